@@ -1,0 +1,230 @@
+"""What an engine promises. One Protocol per capability; knows no runtime.
+
+An engine is a module with one function::
+
+    def load(spec: ModelSpec, path: Path, options: LoadOptions) -> Model
+
+``path`` is what `workbench.models.sources.locate` returned (the empty path for remote models).
+What it returns is one of the Protocols below. Engines raise only errors of
+`workbench.errors`; they check ``should_stop`` per token, per segment and per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from workbench.models.spec import ModelSpec
+
+#: Asked often while an engine works; True means: stop now and keep what there is.
+StopCheck = Callable[[], bool]
+
+
+def never_stop() -> bool:
+    """The `StopCheck` of work that nobody can cancel."""
+    return False
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load: everything that makes two loaded copies of one model different.
+
+    ``None`` leaves the choice to the catalogue entry, then to the engine.
+    """
+
+    device: str = "cpu"
+    compute_type: str | None = None
+    context_tokens: int | None = None
+    threads: int | None = None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything that is loaded. ``spec`` says what it is; `close` gives its memory back."""
+
+    spec: ModelSpec
+
+    def close(self) -> None:
+        """Free the memory. Calling it twice does nothing."""
+
+
+# -- chat ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How to answer. ``temperature=0`` is greedy. ``seed`` makes sampling repeatable.
+
+    ``grammar`` is GBNF, ``json_schema`` a JSON schema; at most one of them. An engine that
+    cannot honour one raises UnknownOption: nothing is ignored.
+    """
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class ChatDelta:
+    """A piece of an answer. Only the last one has ``finish_reason`` and, if known, ``usage``."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: Literal["stop", "length", "cancelled"] | None = None
+    usage: Usage | None = None
+
+
+class ChatModel(Model, Protocol):
+    """A language model that continues a conversation."""
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        options: ChatOptions,
+        should_stop: StopCheck = never_stop,
+    ) -> Iterator[ChatDelta]:
+        """Yield the answer in pieces. Never splits a UTF-8 character."""
+
+
+# -- speech ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """How to transcribe. ``language=None``: detect it. ``vad``: skip what is not speech."""
+
+    language: str | None = None
+    translate: bool = False
+    beam_size: int = 5
+    vad: bool = True
+    words: bool = False
+    prompt: str | None = None
+    hotwords: str | None = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its place in the recording and the model's confidence (0 to 1)."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of speech in the time of the original recording."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+    speaker: str | None = None
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class SpeechInfo:
+    """What the model found out before the first segment."""
+
+    language: str
+    language_probability: float
+    duration_seconds: float
+    speech_seconds: float
+
+
+class SpeechModel(Model, Protocol):
+    """A model that turns speech into text."""
+
+    def transcribe(
+        self,
+        samples: NDArray[np.float32],
+        options: SpeechOptions,
+        should_stop: StopCheck = never_stop,
+    ) -> tuple[SpeechInfo, Iterator[Segment]]:
+        """Transcribe 16 kHz mono samples (shape ``(n,)``, -1 to 1), segment by segment."""
+
+
+# -- image -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What to draw. Image ``i`` of a batch uses ``seed + i`` on its own generator, so a batch
+    of four equals four single pictures."""
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int = 20
+    guidance_scale: float = 7.0
+    sampler: str = "DPM++ 2M"
+    seed: int = 0
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class ImageStep:
+    """Progress of a drawing: step ``done`` of ``total``, with a preview where it is cheap."""
+
+    done: int
+    total: int
+    preview: Image | None = None
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """Finished pictures, with seconds per phase (encode_prompt, denoise, decode)."""
+
+    images: tuple[Image, ...]
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+
+
+class ImageModel(Model, Protocol):
+    """A model that draws pictures from a text."""
+
+    def draw(
+        self, options: ImageOptions, should_stop: StopCheck = never_stop
+    ) -> Iterator[ImageStep | DrawnImages]:
+        """Yield one `ImageStep` a step, then one `DrawnImages`.
+
+        Raises Cancelled when ``should_stop`` says so, within one step. Raises UnknownOption for
+        a sampler or a size that this model cannot make.
+        """
+
+
+# -- embedding -------------------------------------------------------------------------------
+
+
+class EmbeddingModel(Model, Protocol):
+    """A model that turns texts into vectors."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One unit vector a text: shape ``(len(texts), dimension)``."""

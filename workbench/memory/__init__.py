@@ -1,0 +1,1 @@
+"""Where a model fits: devices, file headers, plans and the meter. Loads nothing."""

@@ -1,0 +1,170 @@
+"""Reads ``pipelines/models/*.yaml``: one model a file. A mistake is named by file and line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from workbench.errors import SettingsError, UnknownModel
+from workbench.models.spec import HubSource, LocalSource, ModelFile, ModelSpec, Task
+from workbench.project import project_root
+from workbench.settings import get_settings
+
+
+class Catalog:
+    """The models known by name. Later folders override earlier ones."""
+
+    def __init__(self, specs: dict[str, ModelSpec]) -> None:
+        self._specs = specs
+        self._names = {alias: spec.id for spec in specs.values() for alias in spec.aliases}
+
+    @classmethod
+    def read(cls, *folders: Path) -> Catalog:
+        """Read every YAML of the folders. Raises SettingsError with file and line."""
+        specs: dict[str, ModelSpec] = {}
+        for folder in folders:
+            for path in sorted(folder.glob("*.yaml")):
+                spec = read_spec(path)
+                specs[spec.id] = spec
+        return cls(specs)
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self._specs.values())
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def for_task(self, task: Task) -> list[ModelSpec]:
+        """The models of one task, the starters first."""
+        return sorted(
+            (spec for spec in self if spec.task == task), key=lambda s: (not s.starter, s.id)
+        )
+
+    def resolve(self, name: str, task: Task | None = None) -> ModelSpec:
+        """The model called ``name``: an id, an alias, a local file or folder, or ``org/name``.
+
+        Raises UnknownModel with the closest names, or if the model does another task.
+        """
+        spec = self._specs.get(self._names.get(name, name))
+        if spec is None:
+            spec = _spec_of_path(Path(name).expanduser(), task) or _spec_of_hub_name(name, task)
+        if spec is None:
+            known = [*self._specs, *self._names]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise UnknownModel(
+                f"There is no model {name!r}.", hint + "`workbench models list` shows all."
+            )
+        if task is not None and spec.task != task:
+            fitting = ", ".join(other.id for other in self.for_task(task))
+            raise UnknownModel(
+                f"The model {spec.id!r} does {spec.task}, not {task}.", f"Use one of: {fitting}."
+            )
+        return spec
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """One catalogue file. Raises SettingsError with file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return ModelSpec.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        line = line_of_key(text, first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"{path}:{line}: {where}: {first['msg']}.", "Correct the file."
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise SettingsError(f"{path}:{line}: this is not YAML.", "Correct the file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}.", "Correct the file.") from None
+
+
+def line_of_key(text: str, location: tuple[int | str, ...]) -> int:
+    """The line (from 1) of the deepest key of ``location`` that the YAML text has."""
+    node = yaml.compose(text)
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == str(part)]
+            if not found:
+                # pydantic puts the tag of a union between keys; it has no line of its own
+                continue
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _spec_of_path(path: Path, task: Task | None) -> ModelSpec | None:
+    """A spec for a file or folder that the user names directly, told by what is inside."""
+    if not path.exists():
+        return None
+    main_file = path.name if path.is_file() else None
+    kind: tuple[str, Task] | None = None
+    if path.suffix == ".gguf":
+        kind = ("llama_cpp", "chat")
+    elif (path / "model_index.json").is_file():
+        kind = ("diffusers", "image")
+    elif (path / "model.bin").is_file() and (path / "config.json").is_file():
+        kind = ("ctranslate2", "speech")
+    elif (path / "config.json").is_file():
+        kind = ("transformers", task if task in ("chat", "embedding") else "chat")
+    if kind is None:
+        raise UnknownModel(
+            f"{path} is not a model that an engine here can open.",
+            "Give a .gguf file, or a folder in diffusers, CTranslate2 or transformers form.",
+        )
+    engine, found_task = kind
+    return ModelSpec(
+        id=f"local/{path.stem.lower()}",
+        title=path.name,
+        task=found_task,
+        engine=engine,
+        sources=(LocalSource(kind="local", path=str(path.absolute())),),
+        files=(ModelFile(name=main_file),) if main_file else (),
+        main_file=main_file,
+        licence="unknown",
+    )
+
+
+_HUB_ENGINES: dict[Task, str] = {
+    "chat": "transformers",
+    "embedding": "transformers",
+    "image": "diffusers",
+    "speech": "ctranslate2",
+}
+
+
+def _spec_of_hub_name(name: str, task: Task | None) -> ModelSpec | None:
+    """A spec for ``org/name`` on the hub; which engine follows from the task."""
+    organisation, _, repo = name.partition("/")
+    if not organisation or not repo or "/" in repo or name.startswith((".", "/", "~")):
+        return None
+    if any(not (c.isalnum() or c in "._-/") for c in name):
+        return None
+    chosen: Task = task or "chat"
+    return ModelSpec(
+        id=name.lower(),
+        title=name,
+        task=chosen,
+        engine=_HUB_ENGINES[chosen],
+        sources=(HubSource(kind="hub", repo=name),),
+        licence="see the model card on the hub",
+    )
+
+
+@lru_cache(maxsize=1)
+def get_catalog() -> Catalog:
+    """The catalogue of this process: the project's models, then the user's own
+    (``WORKBENCH_HOME/catalog/*.yaml``)."""
+    return Catalog.read(project_root() / "pipelines" / "models", get_settings().home / "catalog")
