@@ -41,7 +41,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "transcribe": ("workbench.tasks.speech", "transcribe"),
 }
 
-__all__ = [  # noqa: PLE0604 - `pool` is computed
+__all__ = [
     "ask",
     "chat",
     "draw",

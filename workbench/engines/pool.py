@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -240,14 +241,15 @@ class ModelPool:
         )
 
 
-_default: ModelPool | None = None
-_default_lock = threading.Lock()
+@cache
+def _default_pool() -> ModelPool:
+    return ModelPool()
 
 
 def default_pool() -> ModelPool:
     """The pool of this process, made when it is first needed."""
-    global _default
-    with _default_lock:
-        if _default is None:
-            _default = ModelPool()
-        return _default
+    with _default_lock:  # `cache` alone may call twice when two threads are first
+        return _default_pool()
+
+
+_default_lock = threading.Lock()

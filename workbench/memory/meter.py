@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 from workbench.memory.devices import process_bytes
 
@@ -24,7 +25,7 @@ class PeakMemory:
     """
 
     _lock = threading.Lock()
-    _running: list[PeakMemory] = []
+    _running: ClassVar[list[PeakMemory]] = []
 
     def __init__(self) -> None:
         self.start_bytes = 0

