@@ -63,9 +63,7 @@ def write_model(home: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def stub_models(
-    write_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, str]:
+def stub_models(write_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """One stub model a task, set as the defaults: {task: id}."""
     tasks = ("chat", "speech", "image", "embedding")
     ids = {task: write_model(f"stub-{task}", task=task) for task in tasks}

@@ -20,7 +20,7 @@ from typing import Any
 from workbench.engines import registry
 from workbench.engines.base import LoadOptions, Model
 from workbench.errors import DoesNotFit, WorkbenchError
-from workbench.memory.devices import Device, budget, cpu_device, process_bytes
+from workbench.memory.devices import Device, budget, cpu_device, process_bytes, trim_process
 from workbench.memory.plan import MemoryPlan, plan_model
 from workbench.models import sources
 from workbench.models.spec import ModelSpec
@@ -233,6 +233,7 @@ class ModelPool:
             reason += f"; closing said: {error}"
         slot.model = None
         gc.collect()
+        trim_process()
         self._note("evict", slot.spec.id, reason)
 
     def _note(self, action: str, model_id: str, reason: str) -> None:

@@ -59,6 +59,20 @@ def process_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def trim_process() -> None:
+    """Give freed memory back to the system now.
+
+    glibc keeps freed pages for later; after a model was freed they would count as ours for as
+    long as the process runs. Elsewhere this does nothing.
+    """
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+
+
 def budget(device: Device, planned_bytes: int) -> Budget:
     """What may still be taken: free minus headroom, and limit minus what models hold already.
 

@@ -296,10 +296,9 @@ def _disk_full(spec: ModelSpec) -> Unavailable:
 
 
 def _require_space(spec: ModelSpec) -> None:
-    if spec.size_bytes is None:
-        return
+    known_bytes = sum(file.size_bytes or 0 for file in spec.files)
     # the downloaded parts and the joined file exist side by side until the sum is checked
-    if shutil.disk_usage(model_folder(spec).parent).free < 2 * spec.size_bytes:
+    if shutil.disk_usage(model_folder(spec).parent).free < 2 * known_bytes:
         raise _disk_full(spec)
 
 
