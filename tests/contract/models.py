@@ -29,7 +29,20 @@ def tiny_llama(folder: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = ["<unk>", "<eos>", *"one two three four five six user system assistant :".split()]
+    words = [
+        "<unk>",
+        "<eos>",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "user",
+        "system",
+        "assistant",
+        ":",
+    ]
     words += [f"w{number}" for number in range(52)]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
