@@ -1,0 +1,1 @@
+"""Measuring: runs recorded in MLflow, sweeps of trials in fresh processes, and studies of them."""
