@@ -20,7 +20,7 @@ REQUIREMENTS = [
     for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
 ]
 #: What the project's owner asked for by name.
-ASKED_FOR = (
+ASKED_FOR = (  # noqa: SIM905
     "gradio jupyterlab torch diffusers transformers faster-whisper accelerate duckdb sqlglot "
     "langchain mlflow pytest nbmake"
 ).split()
