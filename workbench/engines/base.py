@@ -71,6 +71,11 @@ class ChatOptions:
 
     ``grammar`` is GBNF, ``json_schema`` a JSON schema; at most one of them. An engine that
     cannot honour one raises UnknownOption: nothing is ignored.
+
+    ``reuse_prefix`` lets an engine that still holds the beginning of this prompt from the last
+    request not compute it again. The first token comes sooner, but rounding differs, so the text
+    can differ from that of a fresh run even when decoding is greedy. It only makes things faster:
+    an engine may do without.
     """
 
     max_tokens: int = 512
@@ -80,6 +85,7 @@ class ChatOptions:
     stop: tuple[str, ...] = ()
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
+    reuse_prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,27 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class EngineSpeed:
+    """Tokens per second as the engine itself counts them; nobody's reading slows them down.
+
+    The prompt's counts only tokens that were computed, not a reused prefix; the decoding's
+    leaves out the first token, which comes with the prompt. None: too few tokens to tell.
+    """
+
+    prompt_tokens_per_second: float | None
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True)
 class ChatDelta:
-    """A piece of an answer. Only the last one has ``finish_reason`` and, if known, ``usage``."""
+    """A piece of an answer. Only the last one has ``finish_reason`` and, where the engine knows
+    them, ``usage`` and ``speed``."""
 
     text: str = ""
     reasoning: str = ""
     finish_reason: Literal["stop", "length", "cancelled"] | None = None
     usage: Usage | None = None
+    speed: EngineSpeed | None = None
 
 
 class ChatModel(Model, Protocol):
@@ -176,8 +196,9 @@ class SpeechModel(Model, Protocol):
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What to draw. Image ``i`` of a batch uses ``seed + i`` on its own generator, so a batch
-    of four equals four single pictures."""
+    """What to draw. Image ``i`` of a batch uses ``seed + i`` on its own generator: all its noise
+    is that of a single picture with that seed. Sums over a batch are rounded in another order,
+    so a value of the finished picture may differ in its last bit."""
 
     prompt: str
     negative_prompt: str = ""
@@ -201,10 +222,15 @@ class ImageStep:
 
 @dataclass(frozen=True)
 class DrawnImages:
-    """Finished pictures, with seconds per phase (encode_prompt, denoise, decode)."""
+    """Finished pictures, with seconds per phase (encode_prompt, denoise, decode).
+
+    ``runtime`` is what the engine chose by itself and a recipe must hold, as JSON types: the
+    scheduler with its configuration, dtype, device.
+    """
 
     images: tuple[Image, ...]
     phase_seconds: dict[str, float] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
 
 
 class ImageModel(Model, Protocol):
