@@ -1,0 +1,432 @@
+"""Draws pictures with a diffusers pipeline from a folder. Only safetensors weights are opened.
+
+A pipeline is not thread-safe, so one drawing runs at a time; it runs in a thread of its own, and
+`DiffusersModel.draw` hands its steps on as they happen. There is no preview of a step: decoding
+one costs as much as several steps.
+
+Threads are left to torch (one a core) unless the request or ``WORKBENCH_THREADS`` says a number:
+more threads than idle cores made a drawing up to 5 times slower. The number holds for torch in
+the whole process.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.engines.base import (
+    DrawnImages,
+    ImageOptions,
+    ImageStep,
+    LoadOptions,
+    StopCheck,
+    never_stop,
+)
+from workbench.engines.samplers import find_sampler
+from workbench.errors import (
+    Cancelled,
+    DoesNotFit,
+    UnknownOption,
+    UserInputError,
+    WorkbenchError,
+)
+from workbench.settings import get_settings
+
+if TYPE_CHECKING:
+    from workbench.models.spec import ModelSpec
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
+_LIBRARIES = (None, "diffusers", "transformers")
+#: Height and width must be divisible by this in every pipeline, whatever its autoencoder does.
+_PIPELINE_MULTIPLE_PX = 8
+_POLL_SECONDS = 0.05
+
+
+class DiffusersModel:
+    """A text-to-image pipeline on one device. Use `load`."""
+
+    def __init__(self, spec: ModelSpec, pipe: Any, dtype: str, device: str) -> None:
+        self.spec = spec
+        self._pipe: Any = pipe
+        self._scheduler = pipe.scheduler
+        self._denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        self._dtype = dtype
+        self._device = device
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Free the memory, after a running drawing has ended."""
+        with self._lock:
+            self._pipe = self._scheduler = self._denoiser = None
+
+    def draw(
+        self, options: ImageOptions, should_stop: StopCheck = never_stop
+    ) -> Iterator[ImageStep | DrawnImages]:
+        """Yield one `ImageStep` a step, then one `DrawnImages`.
+
+        A batch is denoised at once. Against single pictures with the same seeds, a value of its
+        pictures was off by at most 1 of 255 in float32 (fewer than 1 in 1000 values).
+
+        Raises UnknownOption (sampler, size), UserInputError (a text longer than the model reads,
+        more steps than it was trained with), Cancelled within one step, DoesNotFit when memory
+        runs out, WorkbenchError when the pictures are not numbers.
+        """
+        events: queue.SimpleQueue[ImageStep | DrawnImages | BaseException] = queue.SimpleQueue()
+        abandoned = threading.Event()
+
+        def work() -> None:
+            try:
+                drawn = self._draw_alone(
+                    options, events.put, lambda: abandoned.is_set() or should_stop()
+                )
+            except BaseException as error:
+                events.put(error)
+            else:
+                events.put(drawn)
+
+        worker = threading.Thread(target=work, name=f"draw-{self.spec.id}", daemon=True)
+        worker.start()
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+                if isinstance(event, DrawnImages):
+                    return
+        finally:
+            # a consumer that stops listening must not leave a computation behind
+            abandoned.set()
+            worker.join()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _draw_alone(
+        self,
+        options: ImageOptions,
+        report: Callable[[ImageStep], None],
+        stopped: StopCheck,
+    ) -> DrawnImages:
+        while not self._lock.acquire(timeout=_POLL_SECONDS):
+            _stop_if(stopped)
+        try:
+            if self._pipe is None:
+                raise RuntimeError(f"{self.spec.id} was closed")
+            return self._draw_locked(options, report, stopped)
+        finally:
+            self._lock.release()
+
+    def _draw_locked(
+        self,
+        options: ImageOptions,
+        report: Callable[[ImageStep], None],
+        stopped: StopCheck,
+    ) -> DrawnImages:
+        import torch
+
+        started = time.perf_counter()
+        pipe = self._pipe
+        width, height = self._size(options)
+        scheduler = self._new_scheduler(options)
+        arguments = self._arguments(options)
+        marks = {"encoded": 0.0, "denoised": 0.0}
+        done = 0
+
+        def before_evaluation(*_: object) -> None:
+            marks["encoded"] = marks["encoded"] or time.perf_counter()
+            _stop_if(stopped)
+
+        def after_evaluation(_: Any, index: int, __: Any, tensors: Any) -> dict[str, Any]:
+            nonlocal done
+            # samplers of second order evaluate the model twice for most steps
+            now_done = (index + 1) * options.steps // len(scheduler.timesteps)
+            if now_done > done:
+                done = now_done
+                report(ImageStep(done, options.steps))
+            marks["denoised"] = time.perf_counter()
+            # raising leaves the pipeline at once; its own interrupt flag would still decode
+            _stop_if(stopped)
+            return {}
+
+        hook = self._denoiser.register_forward_pre_hook(before_evaluation)
+        pipe.scheduler = scheduler
+        try:
+            pixels = pipe(
+                **arguments,
+                width=width,
+                height=height,
+                generator=[
+                    torch.Generator("cpu").manual_seed(options.seed + i)
+                    for i in range(options.batch)
+                ],
+                output_type="pt",
+                callback_on_step_end=after_evaluation,
+            ).images
+        except (RuntimeError, MemoryError) as error:
+            if _is_out_of_memory(error):
+                raise DoesNotFit(
+                    f"Memory ran out while drawing {options.batch} of {width}x{height} pixels.",
+                    "Draw fewer at once or smaller ones.",
+                ) from None
+            raise
+        finally:
+            pipe.scheduler = self._scheduler
+            hook.remove()
+        if not torch.isfinite(pixels).all():
+            raise WorkbenchError(
+                f"{self.spec.id} drew values that are not numbers with {options.sampler!r} "
+                f"in {self._dtype}.",
+                "Use another sampler, more steps, or float32.",
+            )
+        # the same two functions that output_type="pil" ends with
+        images = pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(pixels))
+        ended = time.perf_counter()
+        return DrawnImages(
+            images=tuple(images),
+            phase_seconds={
+                "encode_prompt": marks["encoded"] - started,
+                "denoise": marks["denoised"] - marks["encoded"],
+                "decode": ended - marks["denoised"],
+            },
+            runtime={
+                "scheduler": {"class": type(scheduler).__name__, **_plain(scheduler.config)},
+                "dtype": self._dtype,
+                "device": self._device,
+                "safety_check": None,
+            },
+        )
+
+    def _new_scheduler(self, options: ImageOptions) -> Any:
+        """A scheduler of this request alone: the next request starts from the model's own."""
+        import diffusers
+
+        allowed = {cls.__name__ for cls in self._scheduler.compatibles}
+        sampler = find_sampler(options.sampler, allowed)
+        trained_steps = self._scheduler.config.num_train_timesteps
+        if not 1 <= options.steps <= trained_steps:
+            raise UserInputError(
+                f"{self.spec.id} cannot draw in {options.steps} steps.",
+                f"Use 1 to {trained_steps} steps.",
+            )
+        cls = getattr(diffusers, sampler.scheduler)
+        return cls.from_config(self._scheduler.config, **sampler.settings)
+
+    def _size(self, options: ImageOptions) -> tuple[int, int]:
+        """(width, height) in pixels. Raises UnknownOption for one that it cannot make."""
+        native = getattr(self._pipe, "default_sample_size", self._denoiser.config.sample_size)
+        rows, columns = (native, native) if isinstance(native, int) else native
+        width = options.width or columns * self._pipe.vae_scale_factor
+        height = options.height or rows * self._pipe.vae_scale_factor
+        for name, side, known in (
+            ("wide", width, self.spec.options.get("widths")),
+            ("high", height, self.spec.options.get("heights")),
+        ):
+            if known and side not in known:
+                raise UnknownOption(
+                    f"{self.spec.id} cannot draw {width}x{height}: it is not {side} pixels {name}.",
+                    f"It can be {' or '.join(map(str, known))} {name}.",
+                )
+        multiple = math.lcm(
+            _PIPELINE_MULTIPLE_PX, self._pipe.image_processor.config.vae_scale_factor
+        )
+        if width % multiple or height % multiple:
+            near = [max(multiple, round(side / multiple) * multiple) for side in (width, height)]
+            raise UnknownOption(
+                f"{self.spec.id} cannot draw {width}x{height}: "
+                f"width and height must be multiples of {multiple}.",
+                f"The nearest size is {near[0]}x{near[1]}.",
+            )
+        return width, height
+
+    def _arguments(self, options: ImageOptions) -> dict[str, Any]:
+        """What the pipeline is called with. Raises rather than leave something out."""
+        self._check_window("prompt", options.prompt)
+        arguments: dict[str, Any] = {
+            "prompt": options.prompt,
+            "num_inference_steps": options.steps,
+            "guidance_scale": options.guidance_scale,
+            "num_images_per_prompt": options.batch,
+        }
+        if options.negative_prompt:
+            if options.guidance_scale <= 1:
+                raise UserInputError(
+                    f"A negative prompt has no effect at guidance scale {options.guidance_scale}.",
+                    "Use a guidance scale above 1, or no negative prompt.",
+                )
+            if "negative_prompt" not in inspect.signature(self._pipe.__call__).parameters:
+                raise UnknownOption(
+                    f"{self.spec.id} knows no negative prompt.", "Leave the negative prompt out."
+                )
+            self._check_window("negative prompt", options.negative_prompt)
+            arguments["negative_prompt"] = options.negative_prompt
+        return arguments
+
+    def _check_window(self, what: str, text: str) -> None:
+        """Raises UserInputError when no text encoder can read all of ``text``."""
+        tokenizers = [
+            tokenizer
+            for name in ("tokenizer", "tokenizer_2", "tokenizer_3")
+            if (tokenizer := getattr(self._pipe, name, None)) is not None
+        ]
+        excess = []
+        for tokenizer in tokenizers:
+            marks = tokenizer.num_special_tokens_to_add(pair=False)
+            window = tokenizer.model_max_length - marks
+            count = len(tokenizer(text, verbose=False).input_ids) - marks
+            if count <= window:
+                return
+            excess.append((window, count))
+        if excess:
+            window, count = max(excess)
+            raise UserInputError(
+                f"The {what} has {count} tokens; {self.spec.id} reads {window}.",
+                f"Shorten it by {count - window} tokens.",
+            )
+
+
+def load(spec: ModelSpec, path: Path, options: LoadOptions) -> DiffusersModel:
+    """Load the pipeline in the folder ``path``.
+
+    dtype: the request's, then ``compute_type`` of the entry's options, then the entry's dtype,
+    then float32. Weights are cast while they are read. Raises UnknownOption (dtype),
+    UserInputError (not such a folder, pickled weights, a pipeline that cannot report its steps).
+    """
+    dtype = options.compute_type or spec.options.get("compute_type") or spec.dtype or "float32"
+    if dtype not in _DTYPES:
+        raise UnknownOption(
+            f"The diffusers engine has no dtype {dtype!r}.", f"Use {', '.join(_DTYPES)}."
+        )
+    if dtype == "float16" and options.device == "cpu":
+        raise UnknownOption(
+            "On a CPU float16 convolutions take about 5 times as long as those of float32.",
+            "Use float32 or bfloat16.",
+        )
+    index = _read_index(path)
+    absent = {"safety_checker": None, "requires_safety_checker": False}
+    with _quiet():
+        import torch
+        from diffusers import AutoPipelineForText2Image
+        from safetensors import SafetensorError
+
+        threads = options.threads or get_settings().threads
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                path,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=spec.options.get("variant") or _found_variant(path),
+                dtype=getattr(torch, dtype),
+                **(absent if "safety_checker" in index else {}),
+            ).to(options.device)
+        except (
+            AttributeError,
+            KeyError,
+            OSError,
+            RuntimeError,
+            SafetensorError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if _is_out_of_memory(error):
+                raise MemoryError from None
+            raise _not_usable(path, " ".join(str(error).split())[:300]) from error
+    accepted = inspect.signature(pipe.__call__).parameters
+    if "callback_on_step_end" not in accepted or "guidance_scale" not in accepted:
+        raise _not_usable(path, f"{type(pipe).__name__} cannot report its steps")
+    pipe.set_progress_bar_config(disable=True)
+    return DiffusersModel(spec, pipe, dtype, options.device)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """``model_index.json``, checked: no pickles and no code from the folder will be opened."""
+    try:
+        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _not_usable(path, f"model_index.json cannot be read ({error})") from None
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise _not_usable(path, "model_index.json names no pipeline of diffusers")
+    for name, part in index.items():
+        if name.startswith("_") or not isinstance(part, list) or name == "safety_checker":
+            continue
+        if part[0] not in _LIBRARIES:
+            raise _not_usable(path, f"its {name} asks for code from {part[0]!r}")
+        folder = path / name
+        pickled = [file.name for pattern in _PICKLES for file in folder.glob(pattern)]
+        if pickled and not any(folder.glob("*.safetensors")):
+            raise UserInputError(
+                f"{folder} has only pickled weights ({pickled[0]}), which could run any code.",
+                "Use a copy of the model with .safetensors weights.",
+            )
+    return index
+
+
+def _found_variant(path: Path) -> str | None:
+    """``fp16`` where the folder has such files: the choice that the memory plan makes."""
+    return "fp16" if any(path.glob("*/*.fp16*.safetensors")) else None
+
+
+def _not_usable(path: Path, why: str) -> UserInputError:
+    return UserInputError(
+        f"{path} is not a usable diffusers model: {why.rstrip('.')}.",
+        "Give a folder written by `save_pretrained` of a text-to-image pipeline.",
+    )
+
+
+def _stop_if(stopped: StopCheck) -> None:
+    if stopped():
+        raise Cancelled("The drawing was stopped before it was finished.")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # on a CPU torch raises a plain RuntimeError from its allocator
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A scheduler's configuration as JSON types, without the library's private keys."""
+    public = {key: value for key, value in config.items() if not key.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(public, default=lambda value: value.tolist()))
+    return plain
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars while loading, and no advice to install torchvision, which is not used."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    bars = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    source = logging.getLogger("transformers.utils.import_utils")
+
+    def not_about_torchvision(record: logging.LogRecord) -> bool:
+        return "torchvision" not in record.getMessage()
+
+    source.addFilter(not_about_torchvision)
+    for library in bars:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in bars:
+            library.enable_progress_bar()
+        source.removeFilter(not_about_torchvision)
