@@ -26,7 +26,7 @@ from workbench.engines.base import (
     Word,
     never_stop,
 )
-from workbench.errors import Cancelled, ModelMissing, SettingsError, Unavailable, UnknownOption
+from workbench.errors import ModelMissing, SettingsError, Unavailable, UnknownOption
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:
@@ -146,21 +146,23 @@ class WhisperCT2:
 
         ``should_stop`` is asked twenty times a second; a step that runs when it says so (finding
         speech, encoding or decoding one window) ends in the background, and `close` waits for
-        it. Raises UnknownOption, and Cancelled when stopped before the language is known.
+        it. When it says so before the language is known, there are no segments and the language
+        is the one asked for or empty. Raises UnknownOption.
         """
         self._check(options)
         steps = _Steps(should_stop, self._running)
         whisper = copy.copy(self._whisper)
         whisper.model = _StoppableWhisper(whisper.model, steps)
         duration_seconds = len(samples) / SAMPLE_RATE
+        language = options.language or ("en" if self.languages == ["en"] else "")
+        nothing = SpeechInfo(language, 0.0, duration_seconds, 0.0)
         try:
             chunks = [{"start": 0, "end": len(samples)}]
             if options.vad:
                 chunks = steps.run(_find_speech, samples)
             speech = _join(samples, chunks)
             if not len(speech):
-                language = options.language or ("en" if self.languages == ["en"] else "")
-                return SpeechInfo(language, 0.0, duration_seconds, 0.0), iter(())
+                return nothing, iter(())
             found, about = steps.run(
                 whisper.transcribe,
                 speech,
@@ -173,9 +175,7 @@ class WhisperCT2:
                 condition_on_previous_text=False,
             )
         except _Stopped:
-            raise Cancelled(
-                "The transcription was stopped before the first words.", "Start it again."
-            ) from None
+            return nothing, iter(())
         info = SpeechInfo(
             language=about.language,
             language_probability=float(about.language_probability),
