@@ -34,8 +34,9 @@ class MemorySettings(_Group):
         default=None, description="Budget such as 8GiB; default: what is free"
     )
     headroom: str = Field(default="512MiB", description="Left free for everything else")
+    query: str = Field(default="2GiB", description="What one SQL query may take")
 
-    @field_validator("limit", "headroom")
+    @field_validator("limit", "headroom", "query")
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
         if value is not None:
