@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,18 +125,19 @@ class LlamaCppChat:
         finish: str | None = None
         prompt_tokens = 0
         timings: dict[str, float] = {}
-        for chunk in iterate(work):
-            if "error" in chunk:
-                raise _refused(chunk["error"], self.spec)
-            if "prompt_progress" in chunk:
-                prompt_tokens = chunk["prompt_progress"]["total"]
-            timings = chunk.get("timings", timings)
-            for choice in chunk.get("choices", ()):
-                finish = choice["finish_reason"] or finish
-                delta = choice["delta"]
-                text, reasoning = delta.get("content"), delta.get("reasoning_content")
-                if text or reasoning:
-                    yield ChatDelta(text or "", reasoning or "")
+        with closing(iterate(work)) as chunks:
+            for chunk in chunks:
+                if "error" in chunk:
+                    raise _refused(chunk["error"], self.spec)
+                if "prompt_progress" in chunk:
+                    prompt_tokens = chunk["prompt_progress"]["total"]
+                timings = chunk.get("timings", timings)
+                for choice in chunk.get("choices", ()):
+                    finish = choice["finish_reason"] or finish
+                    delta = choice["delta"]
+                    text, reasoning = delta.get("content"), delta.get("reasoning_content")
+                    if text or reasoning:
+                        yield ChatDelta(text or "", reasoning or "")
         if finish is None and not stopped.is_set():
             raise WorkbenchError(
                 f"llama.cpp broke off while {self.spec.id} answered.", "Ask again."

@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.engines.base import (
@@ -102,9 +102,10 @@ class TransformersChat:
             finally:
                 _generating.release()
 
-        for text in iterate(work):
-            if text:
-                yield ChatDelta(text)
+        with closing(iterate(work)) as texts:
+            for text in texts:
+                if text:
+                    yield ChatDelta(text)
         if rest := answer.rest():
             yield ChatDelta(rest)
         yield ChatDelta(
