@@ -15,8 +15,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     # a store that is down is reported in seconds; MLflow's own defaults retry for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _CHATTY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _PARAM_CHARACTERS = 6000
@@ -100,16 +101,11 @@ def experiment_id(name: str) -> str:
 
     Raises Unavailable.
     """
-    from mlflow.exceptions import MlflowException
-
-    store = client()
-    try:
-        found = store.get_experiment_by_name(name)
+    with _reporting():
+        found = client().get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(store.create_experiment(name, artifact_location=_artifact_location(name)))
-    except MlflowException as error:
-        raise _unreachable(get_settings().mlflow_uri, error) from None
+        return str(client().create_experiment(name, artifact_location=_artifact_location(name)))
 
 
 def write_run(experiment: str, entry: RunEntry) -> str:
@@ -117,15 +113,19 @@ def write_run(experiment: str, entry: RunEntry) -> str:
 
     ``experiment`` is an id. Raises Unavailable when the store refuses.
     """
-    from mlflow.entities import Metric, Param, RunTag
-    from mlflow.exceptions import MlflowException
+    run_id = open_run(experiment, entry)
+    close_run(run_id, "FAILED" if entry.error else "FINISHED", entry.artifacts)
+    return run_id
 
-    store = client()
-    end_ms = int(time.time() * 1000)
-    start_ms = end_ms - int(entry.seconds * 1000)
-    metrics = [Metric(key(name), float(v), end_ms, 0) for name, v in entry.metrics.items()]
+
+def open_run(experiment: str, entry: RunEntry) -> str:
+    """Start a run with all of ``entry`` but its artifacts; its id. Raises Unavailable."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    now_ms = int(time.time() * 1000)
+    metrics = [Metric(key(name), float(v), now_ms, 0) for name, v in entry.metrics.items()]
     for name, values in entry.series.items():
-        metrics += [Metric(key(name), float(v), end_ms, step) for step, v in enumerate(values)]
+        metrics += [Metric(key(name), float(v), now_ms, step) for step, v in enumerate(values)]
     params = [
         Param(key(name), text) for name, v in entry.params.items() if (text := _param_text(v))
     ]
@@ -134,42 +134,51 @@ def write_run(experiment: str, entry: RunEntry) -> str:
         tags["workbench.error"] = entry.error
     if entry.parent_run_id:
         tags["mlflow.parentRunId"] = entry.parent_run_id
-    try:
+    with _reporting():
+        store = client()
+        start_ms = now_ms - int(entry.seconds * 1000)
         run = store.create_run(experiment, start_time=start_ms, run_name=entry.name)
+        # what is beyond one batch is in the artifacts
         store.log_batch(
             run.info.run_id,
             metrics=metrics[:_METRICS_PER_BATCH],
             params=params[:_PARAMS_PER_BATCH],
             tags=[RunTag(key(name), v[:_TAG_CHARACTERS]) for name, v in tags.items()],
         )
-        # raw samples beyond one batch are in the artifact
-        for name, content in entry.artifacts.items():
-            text = json.dumps(content, ensure_ascii=False, indent=1)
-            store.log_text(run.info.run_id, text, name)
-        store.set_terminated(run.info.run_id, "FAILED" if entry.error else "FINISHED", end_ms)
-    except (MlflowException, OSError) as error:
-        raise _unreachable(get_settings().mlflow_uri, error) from None
     return str(run.info.run_id)
 
 
-def read_artifact(run: Run, name: str) -> Any:
-    """The JSON artifact ``name`` of a run, or None where the run has none."""
+def reopen_run(run_id: str) -> None:
+    """Mark a run as running again. Raises Unavailable."""
+    with _reporting():
+        client().update_run(run_id, status="RUNNING")
+
+
+def close_run(run_id: str, status: str, artifacts: Mapping[str, Any] | None = None) -> None:
+    """Add JSON artifacts and end the run as FINISHED, FAILED or KILLED. Raises Unavailable."""
+    with _reporting():
+        for name, content in (artifacts or {}).items():
+            text = json.dumps(content, ensure_ascii=False, indent=1)
+            client().log_text(run_id, text, name)
+        client().set_terminated(run_id, status)
+
+
+def read_artifact(run_id: str, name: str) -> Any:
+    """The JSON artifact ``name`` of a run, or None where it cannot be read."""
     from mlflow.artifacts import load_dict
     from mlflow.exceptions import MlflowException
 
     try:
-        return load_dict(f"{run.info.artifact_uri}/{name}")
+        return load_dict(f"{client().get_run(run_id).info.artifact_uri}/{name}")
     except (MlflowException, OSError):
         return None
 
 
 def search(experiments: Sequence[str], condition: str = "", limit: int = _PAGE_RUNS) -> list[Run]:
     """The newest ``limit`` runs of some experiments (ids), in MLflow's filter language."""
-    from mlflow.exceptions import MlflowException
-
     found: list[Run] = []
     token = None
-    try:
+    with _reporting():
         while len(found) < limit:
             page = client().search_runs(
                 list(experiments),
@@ -182,8 +191,6 @@ def search(experiments: Sequence[str], condition: str = "", limit: int = _PAGE_R
             token = page.token
             if not token:
                 break
-    except MlflowException as error:
-        raise _unreachable(get_settings().mlflow_uri, error) from None
     return found
 
 
@@ -207,12 +214,8 @@ def runs(experiment: str | None = None, *, limit: int = 1000) -> pd.DataFrame:
 
 def runs_of(run_ids: Sequence[str]) -> pd.DataFrame:
     """The table of `runs` for these runs, in the order given. Raises Unavailable."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with _reporting():
         found = [client().get_run(run_id) for run_id in run_ids]
-    except MlflowException as error:
-        raise _unreachable(get_settings().mlflow_uri, error) from None
     return _table(found, _experiment_names())
 
 
@@ -242,14 +245,11 @@ def _connect(uri: str) -> MlflowClient:
         _check_writable(Path(uri.removeprefix(_SQLITE)), uri)
     for name in _CHATTY_LOGGERS:  # making the tables is announced migration by migration
         logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    try:
+    with _reporting():
         found = MlflowClient(tracking_uri=uri, registry_uri=uri)
         found.search_experiments(max_results=1)
-    except (MlflowException, OSError, ValueError) as error:
-        raise _unreachable(uri, error) from None
     return found
 
 
@@ -262,6 +262,18 @@ def _check_writable(path: Path, uri: str) -> None:
             connection.execute("ROLLBACK")
     except (OSError, sqlite3.Error) as error:
         raise _unreachable(uri, error) from None
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Whatever the store raises becomes Unavailable."""
+    os.environ.update(_unset_environment())
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise _unreachable(get_settings().mlflow_uri, error) from None
 
 
 def _unreachable(uri: str, error: Exception) -> Unavailable:
@@ -291,15 +303,11 @@ def _param_text(value: Any) -> str:
 
 
 def _experiment_names() -> dict[str, str]:
-    from mlflow.exceptions import MlflowException
-
     uri = get_settings().mlflow_uri
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
         return {}
-    try:
+    with _reporting():
         found = client().search_experiments(order_by=["last_update_time DESC"])
-    except MlflowException as error:
-        raise _unreachable(uri, error) from None
     return {str(e.experiment_id): e.name for e in found if e.experiment_id != "0"}
 
 

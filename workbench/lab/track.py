@@ -92,8 +92,8 @@ def entry_of(
     params.update(model=record.model, engine=record.engine)
     if record.model_sha256:
         params["model_sha256"] = record.model_sha256
-    metrics = {f"{phase}_seconds": spent for phase, spent in record.phase_seconds.items()}
-    metrics |= record.metrics
+    metrics = dict(record.metrics)
+    metrics |= {f"{phase}_seconds": spent for phase, spent in record.phase_seconds.items()}
     metrics |= {f"quality.{name}": value for name, value in record.quality.items()}
     metrics["peak_memory_bytes"] = float(record.peak_bytes)
     environment = {f"environment.{name}": text for name, text in record.environment.items()}
