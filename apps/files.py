@@ -1,0 +1,56 @@
+"""Where the app keeps uploads and outputs: ``<runs>/app`` and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from workbench.project import project_root
+from workbench.settings import get_settings
+
+#: The largest file that a page may send.
+UPLOAD_LIMIT = "500mb"
+
+
+def prepare() -> Path:
+    """Point Gradio at our folder and switch its telemetry off; call it before importing it."""
+    folder = files_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    return folder
+
+
+def files_folder() -> Path:
+    """Uploads, and the files a page offers for download. Gradio deletes them after a day."""
+    return get_settings().runs / "app" / "files"
+
+
+def new_folder() -> Path:
+    """A fresh folder for one result, under a name that cannot be guessed."""
+    files_folder().mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=files_folder()))
+
+
+def sample_databases() -> list[Path]:
+    """The sample databases of the project."""
+    folder = project_root() / "data"
+    return sorted(p for p in folder.glob("*") if p.suffix in (".duckdb", ".sqlite"))
+
+
+def speech_folder() -> Path:
+    """The sample clips of the project."""
+    return project_root() / "data" / "speech"
+
+
+def sample_clips() -> list[Path]:
+    """The sample recordings, in alphabetical order."""
+    kinds = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
+    return sorted(p for p in speech_folder().glob("*") if p.suffix in kinds)
+
+
+def is_upload(path: Path) -> bool:
+    """Whether ``path`` came through the upload of a page."""
+    return path.resolve().is_relative_to(files_folder().resolve())

@@ -1,0 +1,62 @@
+"""How the app looks: fonts of the system, one accent colour, light and dark, narrow and wide."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+HEAD = '<meta name="color-scheme" content="light dark">'
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's base with system fonts, so that none is fetched, and Vietnamese letters exist."""
+    return gr.themes.Base(
+        primary_hue="blue",
+        secondary_hue="blue",
+        neutral_hue="slate",
+        radius_size="md",
+        spacing_size="sm",
+        font=["system-ui", "Segoe UI", "Noto Sans", "sans-serif"],
+        font_mono=["ui-monospace", "Cascadia Mono", "Noto Sans Mono", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_text_color="white",
+        block_label_text_size="*text_sm",
+        block_title_text_size="*text_sm",
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+    )
+
+
+CSS = """
+.gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
+#header { align-items: center; gap: 12px; }
+#header > * { flex-shrink: 0; }
+#header #memory { flex: 1 1 300px; }
+.wb-memory-title { font-size: 13px; margin-bottom: 4px; }
+.wb-memory-bar { display: flex; height: 10px; border-radius: 5px; overflow: hidden;
+  background: var(--neutral-200); }
+.dark .wb-memory-bar { background: var(--neutral-700); }
+.wb-memory-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px;
+  margin-top: 4px; color: var(--body-text-color-subdued); }
+.wb-memory-legend i { display: inline-block; width: 9px; height: 9px; border-radius: 2px;
+  margin-right: 5px; }
+.wb-status { font-size: 14px; padding: 7px 11px; border-radius: 6px; line-height: 1.4;
+  background: var(--block-background-fill); border-left: 3px solid var(--neutral-400);
+  overflow-wrap: anywhere; }
+.wb-done { border-left-color: #16a34a; }
+.wb-error { border-left-color: #dc2626; }
+.wb-bar { height: 6px; border-radius: 3px; overflow: hidden; margin-top: 6px;
+  background: var(--neutral-200); }
+.dark .wb-bar { background: var(--neutral-700); }
+.wb-bar div { height: 100%; background: var(--primary-500); transition: width 0.15s; }
+#sql-schema { font-size: 12.5px; overflow: auto; }
+#sql-schema summary { cursor: pointer; margin-top: 4px; }
+#sql-schema td { padding: 1px 10px 1px 0; vertical-align: top; }
+/* small pictures are pixels, not a blur */
+#images-gallery img { image-rendering: pixelated; }
+@media (max-width: 640px) {
+  .gradio-container { padding: 8px !important; }
+  #header > * { flex-grow: 1; }
+}
+"""
