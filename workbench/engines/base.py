@@ -11,7 +11,7 @@ What it returns is one of the Protocols below. Engines raise only errors of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -128,8 +128,11 @@ class ChatModel(Model, Protocol):
         messages: Sequence[Message],
         options: ChatOptions,
         should_stop: StopCheck = never_stop,
-    ) -> Iterator[ChatDelta]:
-        """Yield the answer in pieces. Never splits a UTF-8 character."""
+    ) -> Generator[ChatDelta, None, None]:
+        """Yield the answer in pieces. Never splits a UTF-8 character.
+
+        Closing the generator stops the computation and waits until the model is free.
+        """
 
 
 # -- speech ----------------------------------------------------------------------------------

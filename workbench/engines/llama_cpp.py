@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,7 +96,7 @@ class LlamaCppChat:
         messages: Sequence[Message],
         options: ChatOptions,
         should_stop: StopCheck = never_stop,
-    ) -> Iterator[ChatDelta]:
+    ) -> Generator[ChatDelta, None, None]:
         """Yield the answer token by token, as whole characters.
 
         ``should_stop`` is asked at every token, and every 512 tokens while the prompt is read.

@@ -10,7 +10,7 @@ the environment when the model is loaded and appears in no message and no record
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,7 +94,7 @@ class ProviderChat:
         messages: Sequence[Message],
         options: ChatOptions,
         should_stop: StopCheck = never_stop,
-    ) -> Iterator[ChatDelta]:
+    ) -> Generator[ChatDelta, None, None]:
         """Yield the answer as the provider sends it; ``should_stop`` hangs up at once.
 
         Raises ProviderError, UnknownOption for a grammar.

@@ -9,7 +9,7 @@ take while loaded).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ class StubModel:
         messages: Sequence[Message],
         options: ChatOptions,
         should_stop: StopCheck = never_stop,
-    ) -> Iterator[ChatDelta]:
+    ) -> Generator[ChatDelta, None, None]:
         self._maybe_fail()
         reply = str(self.spec.options.get("reply", messages[-1].content[::-1]))
         pieces = reply.split(" ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,7 +67,7 @@ class TransformersChat:
         messages: Sequence[Message],
         options: ChatOptions,
         should_stop: StopCheck = never_stop,
-    ) -> Iterator[ChatDelta]:
+    ) -> Generator[ChatDelta, None, None]:
         """Yield the answer token by token, as whole characters.
 
         ``should_stop`` is asked at every token; the prompt is computed in one step. Raises
