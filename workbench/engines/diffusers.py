@@ -273,13 +273,8 @@ class DiffusersModel:
 
     def _check_window(self, what: str, text: str) -> None:
         """Raises UserInputError when no text encoder can read all of ``text``."""
-        tokenizers = [
-            tokenizer
-            for name in ("tokenizer", "tokenizer_2", "tokenizer_3")
-            if (tokenizer := getattr(self._pipe, name, None)) is not None
-        ]
         excess = []
-        for tokenizer in tokenizers:
+        for tokenizer, _ in _text_encoders(self._pipe):
             marks = tokenizer.num_special_tokens_to_add(pair=False)
             window = tokenizer.model_max_length - marks
             count = len(tokenizer(text, verbose=False).input_ids) - marks
@@ -341,12 +336,31 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> DiffusersModel:
         ) as error:
             if _is_out_of_memory(error):
                 raise MemoryError from None
-            raise _not_usable(path, " ".join(str(error).split())[:300]) from error
+            sentence = " ".join(str(error).split()).partition(". ")[0]
+            raise _not_usable(path, sentence or type(error).__name__) from error
     accepted = inspect.signature(pipe.__call__).parameters
     if "callback_on_step_end" not in accepted or "guidance_scale" not in accepted:
         raise _not_usable(path, f"{type(pipe).__name__} cannot report its steps")
     pipe.set_progress_bar_config(disable=True)
+    _limit_windows(pipe)
     return DiffusersModel(spec, pipe, dtype, options.device)
+
+
+def _text_encoders(pipe: Any) -> list[tuple[Any, Any]]:
+    """(tokenizer, text encoder) of every encoder that the pipeline has."""
+    return [
+        (tokenizer, getattr(pipe, f"text_encoder{number}", None))
+        for number in ("", "_2", "_3")
+        if (tokenizer := getattr(pipe, f"tokenizer{number}", None)) is not None
+    ]
+
+
+def _limit_windows(pipe: Any) -> None:
+    """No tokenizer gives more tokens than its encoder reads; some are saved without a limit."""
+    for tokenizer, encoder in _text_encoders(pipe):
+        positions = getattr(encoder.config, "max_position_embeddings", None)
+        if positions:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from workbench.errors import UnknownOption
 
 @dataclass(frozen=True)
 class Sampler:
-    """A name, the diffusers scheduler behind it, and the settings that make it that sampler."""
+    """The diffusers scheduler class behind a name, and the settings that make it that sampler."""
 
-    name: str
     scheduler: str
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -32,28 +31,29 @@ _SDE = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
 # without it the single-step solver accepts even numbers of steps only
 _ANY_STEPS = {"lower_order_final": True}
 
-SAMPLERS: tuple[Sampler, ...] = (
-    Sampler("DPM++ 2M", "DPMSolverMultistepScheduler", {**_ODE, **_PLAIN}),
-    Sampler("DPM++ 2M Karras", "DPMSolverMultistepScheduler", {**_ODE, **_KARRAS}),
-    Sampler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", {**_SDE, **_PLAIN}),
-    Sampler("DPM++ 2M SDE Karras", "DPMSolverMultistepScheduler", {**_SDE, **_KARRAS}),
-    Sampler("DPM++ SDE", "DPMSolverSinglestepScheduler", {**_SDE, **_PLAIN, **_ANY_STEPS}),
-    Sampler("DPM++ SDE Karras", "DPMSolverSinglestepScheduler", {**_SDE, **_KARRAS, **_ANY_STEPS}),
-    Sampler("Euler", "EulerDiscreteScheduler", _PLAIN),
-    Sampler("Euler a", "EulerAncestralDiscreteScheduler"),
-    Sampler("Heun", "HeunDiscreteScheduler", _PLAIN),
-    Sampler("LMS", "LMSDiscreteScheduler", _PLAIN),
-    Sampler("LMS Karras", "LMSDiscreteScheduler", _KARRAS),
-    Sampler("DPM2", "KDPM2DiscreteScheduler", _PLAIN),
-    Sampler("DPM2 Karras", "KDPM2DiscreteScheduler", _KARRAS),
-    Sampler("DPM2 a", "KDPM2AncestralDiscreteScheduler", _PLAIN),
-    Sampler("DPM2 a Karras", "KDPM2AncestralDiscreteScheduler", _KARRAS),
-    Sampler("DDIM", "DDIMScheduler"),
-    Sampler("PLMS", "PNDMScheduler", {"skip_prk_steps": True}),
-    Sampler("UniPC", "UniPCMultistepScheduler", _PLAIN),
-    # for models trained on flow matching (Flux, Stable Diffusion 3)
-    Sampler("Euler", "FlowMatchEulerDiscreteScheduler"),
-)
+SAMPLERS: dict[str, Sampler] = {
+    "DPM++ 2M": Sampler("DPMSolverMultistepScheduler", {**_ODE, **_PLAIN}),
+    "DPM++ 2M Karras": Sampler("DPMSolverMultistepScheduler", {**_ODE, **_KARRAS}),
+    "DPM++ 2M SDE": Sampler("DPMSolverMultistepScheduler", {**_SDE, **_PLAIN}),
+    "DPM++ 2M SDE Karras": Sampler("DPMSolverMultistepScheduler", {**_SDE, **_KARRAS}),
+    "DPM++ SDE": Sampler("DPMSolverSinglestepScheduler", {**_SDE, **_PLAIN, **_ANY_STEPS}),
+    "DPM++ SDE Karras": Sampler("DPMSolverSinglestepScheduler", {**_SDE, **_KARRAS, **_ANY_STEPS}),
+    "Euler": Sampler("EulerDiscreteScheduler", _PLAIN),
+    "Euler a": Sampler("EulerAncestralDiscreteScheduler"),
+    "Heun": Sampler("HeunDiscreteScheduler", _PLAIN),
+    "LMS": Sampler("LMSDiscreteScheduler", _PLAIN),
+    "LMS Karras": Sampler("LMSDiscreteScheduler", _KARRAS),
+    "DPM2": Sampler("KDPM2DiscreteScheduler", _PLAIN),
+    "DPM2 Karras": Sampler("KDPM2DiscreteScheduler", _KARRAS),
+    "DPM2 a": Sampler("KDPM2AncestralDiscreteScheduler", _PLAIN),
+    "DPM2 a Karras": Sampler("KDPM2AncestralDiscreteScheduler", _KARRAS),
+    "DDIM": Sampler("DDIMScheduler"),
+    "PLMS": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
+    "UniPC": Sampler("UniPCMultistepScheduler", _PLAIN),
+}
+
+#: The same names for models trained by flow matching (Flux, Stable Diffusion 3).
+FLOW_SAMPLERS: dict[str, Sampler] = {"Euler": Sampler("FlowMatchEulerDiscreteScheduler")}
 
 #: Samplers of the web UI that diffusers has no scheduler for.
 NO_EQUIVALENT = ("DPM++ 2S a", "DPM++ 2S a Karras", "DPM adaptive", "DPM fast")
@@ -64,12 +64,17 @@ def find_sampler(name: str, schedulers: Collection[str]) -> Sampler:
 
     Raises UnknownOption with the closest names and all that there are.
     """
-    possible = {row.name: row for row in SAMPLERS if row.scheduler in schedulers}
+    possible = {
+        known: sampler
+        for table in (SAMPLERS, FLOW_SAMPLERS)
+        for known, sampler in table.items()
+        if sampler.scheduler in schedulers
+    }
     if name in possible:
         return possible[name]
     if name in NO_EQUIVALENT:
         problem = f"The sampler {name!r} has no equivalent in diffusers."
-    elif name in {row.name for row in SAMPLERS}:
+    elif name in SAMPLERS:
         problem = f"The sampler {name!r} does not suit this model."
     else:
         problem = f"There is no sampler {name!r}."
