@@ -152,7 +152,7 @@ class TestKeys:
     def test_plain_output_is_for_people(self, run: Run, tmp_path: Path):
         code, out, err = run("chat", "abc")
         assert (code, out) == (0, "cba\n")
-        assert "tokens/s" in err
+        assert "tokens, first after" in err
         code, out, _ = run("draw", "x", "-o", tmp_path / "x.png", "--batch", 2, "--seed", 1)
         assert [line.split()[2] for line in out.splitlines()] == ["1", "2"]
 
@@ -194,7 +194,7 @@ class TestKeys:
         (["draw", "x", "-o", "{tmp}/x.png", "--size", "big"], 2, "not a picture size"),
         (["ask", "no.duckdb", "how many?"], 2, "no.duckdb"),
         (["ask", "{noise}", "how many?"], 2, "noise"),
-        (["query", "{shop}", "DELETE FROM orders"], 2, "only"),
+        (["query", "{shop}", "DELETE FROM orders"], 2, "DELETE is not allowed"),
         (["query", "{shop}", "SELECT * FROM read_csv('/etc/passwd')"], 2, "read_csv"),
         (["query", "{shop}", "SELECT nosuch FROM orders"], 2, "nosuch"),
         (["plan", "nosuch"], 2, "no model"),
