@@ -12,7 +12,7 @@ from functools import lru_cache
 
 
 def normalize_english(text: str) -> str:
-    """``"Mr. Smith won't pay $20"`` -> ``"mister smith will not pay 20 dollars"``.
+    """``"Mr. Smith won't pay twenty dollars!"`` -> ``"mister smith will not pay $20"``.
 
     The first call imports transformers (seconds). Source: Radford et al., "Robust Speech
     Recognition via Large-Scale Weak Supervision", appendix C.

@@ -97,14 +97,15 @@ class Transcript:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(content, encoding="utf-8", newline="\n")
-            temporary.replace(path)
+            try:
+                temporary.write_text(content, encoding="utf-8", newline="\n")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise UserInputError(
                 f"{str(path)!r} cannot be written: {error.strerror}.", "Choose another place."
             ) from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     def to_dict(self) -> dict[str, Any]:
