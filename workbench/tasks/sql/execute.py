@@ -23,8 +23,8 @@ def run_checked(
     """`workbench.sql.execute` without its checks of the limits."""
     source = find_source(database)
     schema = schema_of(source)
-    guard.check(sql, schema.dialect, schema.table_names)
-    return run_guarded(source, sql, limit, timeout_seconds)
+    statement = guard.check(sql, schema.dialect, schema.table_names)
+    return run_guarded(source, statement, limit, timeout_seconds)
 
 
 def run_guarded(
@@ -34,7 +34,7 @@ def run_guarded(
     timeout_seconds: float,
     should_stop: StopCheck = never_stop,
 ) -> Rows:
-    """Run ``sql``, which the guard must have passed.
+    """Run ``sql``, which must come from `guard.check`.
 
     Raises QueryFailed, QueryTimeout, UnsafeSQL, Cancelled.
     """

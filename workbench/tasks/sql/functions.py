@@ -1,9 +1,9 @@
 """The functions that a query may call: the allow-list of the guard, per dialect.
 
 A function that is missing here is refused, so a new version of an engine adds nothing silently.
-Taken from ``duckdb_functions()`` of DuckDB 2.0 and ``pragma function_list`` of SQLite 3.40,
-without what reads files or settings, has side effects, or runs text as SQL. Functions that
-sqlglot models itself (``exp.Func`` classes) are named in `workbench.tasks.sql.guard`.
+Taken from ``duckdb_functions()`` of DuckDB 2.0 (and its keywords that look like functions, such
+as ``coalesce``) and from ``pragma function_list`` of SQLite 3.40, without what reads files or
+settings, has side effects, or runs text as SQL.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ array_reduce array_resize array_reverse array_reverse_sort array_select array_sl
 array_to_json array_to_string array_transform array_unique array_value array_where array_zip ascii
 asin asinh atan atan2 atanh avg bar base64 bin binom bit_and bit_count bit_length bit_or
 bit_position bit_xor bitstring bitstring_agg bool_and bool_or cardinality cbrt ceil ceiling
-century char_length character_length chr columns concat concat_ws contains corr cos cosh cot count
-count_if count_star countif covar_pop covar_samp cume_dist current_catalog current_database
-current_date current_localtime current_localtimestamp current_role current_schema current_user
-damerau_levenshtein date_add date_diff date_part date_sub date_trunc datediff datepart datesub
-datetrunc day dayname dayofmonth dayofweek dayofyear days_in_month decade decode degrees
-dense_rank divide editdist3 element_at encode ends_with entropy enum_code enum_first enum_last
-enum_range enum_range_boundary epoch epoch_ms epoch_ns epoch_us equi_width_bins era error even exp
-factorial favg fdiv fill filter first first_value flatten floor fmod format format_bytes
-format_type from_base64 from_binary from_hex from_json from_json_strict fsum gamma gcd
-gen_random_uuid generate_series geomean geometric_mean get_bit get_current_time
-get_current_timestamp grade_up greatest greatest_common_divisor group_concat hamming hash hex
-histogram histogram_exact hour if instr isfinite isinf isnan isodow isoyear jaccard
-jaro_similarity jaro_winkler_similarity json json_array json_array_length json_contains
-json_deep_merge json_exists json_extract json_extract_path json_extract_path_text
+century char_length character_length chr coalesce columns concat concat_ws contains corr cos cosh
+cot count count_if count_star countif covar_pop covar_samp cume_dist current_catalog
+current_database current_date current_localtime current_localtimestamp current_role current_schema
+current_user damerau_levenshtein date date_add date_diff date_part date_sub date_trunc datediff
+datepart datesub datetrunc day dayname dayofmonth dayofweek dayofyear days_in_month decade decode
+degrees dense_rank divide editdist3 element_at encode ends_with entropy enum_code enum_first
+enum_last enum_range enum_range_boundary epoch epoch_ms epoch_ns epoch_us equi_width_bins era
+error even exp factorial favg fdiv fill filter first first_value flatten floor fmod format
+format_bytes format_type from_base64 from_binary from_hex from_json from_json_strict fsum gamma
+gcd gen_random_uuid generate_series geomean geometric_mean get_bit get_current_time
+get_current_timestamp grade_up greatest greatest_common_divisor group_concat grouping grouping_id
+hamming hash hex histogram histogram_exact hour if ifnull instr isfinite isinf isnan isodow
+isoyear jaccard jaro_similarity jaro_winkler_similarity json json_array json_array_length
+json_contains json_deep_merge json_exists json_extract json_extract_path json_extract_path_text
 json_extract_string json_group_array json_group_object json_group_structure json_insert json_keys
 json_merge_patch json_merge_patch_diff json_normalize json_object json_pretty json_quote
 json_remove json_replace json_set json_strip_nulls json_structure json_transform
@@ -72,7 +72,7 @@ struct_insert struct_keys struct_pack struct_position struct_update struct_value
 substring_grapheme subtract suffix sum sumkahan switch tan tanh time_bucket timezone timezone_hour
 timezone_minute to_base to_base64 to_binary to_centuries to_days to_decades to_hex to_hours
 to_json to_microseconds to_millennia to_milliseconds to_minutes to_months to_quarters to_seconds
-to_timestamp to_weeks to_years today transaction_timestamp translate trim trunc try_strptime
+to_timestamp to_weeks to_years today transaction_timestamp translate trim trunc try try_strptime
 typeof ucase unbin unhex unicode union_extract union_tag union_value unnest upper url_decode
 url_encode user uuid uuid_extract_timestamp uuid_extract_version uuidv4 uuidv7 var_pop var_samp
 variance variant_array_length variant_contains variant_exists variant_extract

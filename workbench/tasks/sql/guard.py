@@ -57,19 +57,20 @@ _KINDS = frozenset(
         # paths of -> and ->>
         *(exp.JSONPath, exp.JSONPathRoot, exp.JSONPathKey, exp.JSONPathSubscript),
         *(exp.JSONPathWildcard, exp.JSONPathSlice, exp.JSONPathRecursive, exp.JSONPathUnion),
-        *(exp.JSONKeyValue,),
+        *(exp.JSONKeyValue, exp.Slice),
     }
 )
 #: The database's own catalogue: no data of the user's, and a map for attacks.
 _SYSTEM = ("sqlite_", "pragma_", "duckdb_", "information_schema", "pg_", "dbstat")
 
 
-def check(sql: str, dialect: Dialect, tables: Collection[str]) -> None:
-    """Return if ``sql`` is one statement that only reads ``tables``; ``tables`` in any case.
+def check(sql: str, dialect: Dialect, tables: Collection[str]) -> str:
+    """The statement of ``sql`` if it is one that only reads ``tables``, without what follows it
+    (semicolons, comments). The case of names does not matter.
 
     Raises UnsafeSQL for anything else, and QueryFailed for a table that does not exist.
     """
-    root = _parse(sql, dialect)
+    root, statement = _parse(sql, dialect)
     if not isinstance(root, _ROOTS):
         raise UnsafeSQL(f"{_describe(root)} is not a question to the data.", _REMEDY)
     known = {name.casefold(): name for name in tables}
@@ -93,13 +94,19 @@ def check(sql: str, dialect: Dialect, tables: Collection[str]) -> None:
             children += node.this.iter_expressions()
         elif isinstance(node, exp.Table):
             _check_table(node, ctes, known)
+        elif isinstance(node, exp.Describe | exp.Summarize):
+            _check_described(node)
         elif isinstance(node, exp.Func) or _NAME_KEY in node.meta:
             _check_function(node, functions.SCALAR[dialect], "")
         stack += [(child, ctes) for child in children]
+    return statement
 
 
-def _parse(sql: str, dialect: Dialect) -> exp.Expr:
-    """The one statement of ``sql``. Raises UnsafeSQL when it is too large, several, or not SQL."""
+def _parse(sql: str, dialect: Dialect) -> tuple[exp.Expr, str]:
+    """The one statement of ``sql`` as a tree and as text.
+
+    Raises UnsafeSQL when it is too large, more than one, or not SQL.
+    """
     if len(sql) > MAX_CHARACTERS:
         raise UnsafeSQL(
             f"The SQL has {len(sql):,} characters; at most {MAX_CHARACTERS:,} are read.", _REMEDY
@@ -111,7 +118,7 @@ def _parse(sql: str, dialect: Dialect) -> exp.Expr:
     try:
         tokens = grammar.tokenize(sql)
         _check_tokens(tokens, dialect)
-        return _with_fresh_stack(grammar, tokens, sql)
+        return _with_fresh_stack(grammar, tokens, sql), sql[: tokens[-1].end + 1]
     except RecursionError:
         raise UnsafeSQL("The SQL is nested too deeply to be checked.", _REMEDY) from None
     except SqlglotError as error:
@@ -175,6 +182,12 @@ def _check_function(node: exp.Expr, allowed: frozenset[str], where: str) -> None
     if name is None or str(name).lower() not in allowed:
         name = str(name or node.key)[:60]
         raise UnsafeSQL(f"The function {name}() is not allowed{' ' * bool(where)}{where}.", _REMEDY)
+
+
+def _check_described(node: exp.Expr) -> None:
+    """DuckDB also describes a file whose name stands in quotes."""
+    if not isinstance(node.this, exp.Table | exp.Query):
+        raise UnsafeSQL("Only a table or a query can be described.", _REMEDY)
 
 
 def _check_table(node: exp.Table, ctes: frozenset[str], known: dict[str, str]) -> None:

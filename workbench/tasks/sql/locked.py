@@ -34,6 +34,12 @@ _DUCKDB_LOCKS = (
 _SQLITE_ALLOWED = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
+#: How SQLite announces the columns of a virtual table (json_each, full-text search) to itself;
+#: a statement that names sqlite_master is refused by SQLite, and the file is read-only anyway.
+_SQLITE_DECLARES_TABLE = frozenset(
+    {(sqlite3.SQLITE_UPDATE, c) for c in ("type", "name", "tbl_name", "rootpage", "sql")}
+    | {(sqlite3.SQLITE_READ, "ROWID")}
+)
 _SQLITE_DENIED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 # https://sqlite.org/fileformat2.html#file_format_version_numbers
 _SQLITE_READ_VERSION_AT, _SQLITE_WAL_VERSION = 19, 2
@@ -122,11 +128,14 @@ def lock_sqlite(connection: sqlite3.Connection) -> None:
 def _authorize(
     action: int, first: str | None, second: str | None, database: str | None, source: str | None
 ) -> int:
+    name = (first or "").lower()
+    if name == "sqlite_master" and (action, second) in _SQLITE_DECLARES_TABLE:
+        return sqlite3.SQLITE_OK
     if action not in _SQLITE_ALLOWED:
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _SQLITE_DENIED_FUNCTIONS:
         return sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_READ and (first or "").lower().startswith("sqlite_"):
+    if action == sqlite3.SQLITE_READ and name.startswith("sqlite_"):
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
 

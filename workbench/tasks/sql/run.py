@@ -150,8 +150,9 @@ class _Run:
             yield AskEvent("schema")
             with recorder.phase("schema"):
                 schema = schema_of(request.source)
-            if request.reference is not None:
-                guard.check(request.reference, schema.dialect, schema.table_names)
+            reference = request.reference and guard.check(
+                request.reference, schema.dialect, schema.table_names
+            )
             conversation = first_messages(schema, request.question, request.hint)
             while rows is None and len(self._attempts) < _MAX_ATTEMPTS:
                 rows = yield from self._attempt(schema, conversation)
@@ -165,7 +166,8 @@ class _Run:
             "attempts": float(len(self._attempts)),
         }
         recorder.quality["valid_sql"] = float(rows is not None)
-        self._score(rows, schema)
+        if reference:
+            self._score(rows, reference, schema)
         return Answer(
             question=request.question,
             database=request.source.path,
@@ -197,7 +199,7 @@ class _Run:
                 )
             yield AskEvent("guard", sql)
             with recorder.phase("guard"):
-                guard.check(sql, schema.dialect, schema.table_names)
+                sql = guard.check(sql, schema.dialect, schema.table_names)
             yield AskEvent("execute", sql)
             with recorder.phase("execute"):
                 rows = run_guarded(
@@ -243,17 +245,13 @@ class _Run:
                     raise _schema_too_long(error, schema) from None
         return text
 
-    def _score(self, rows: Rows | None, schema: Schema) -> None:
+    def _score(self, rows: Rows | None, reference: str, schema: Schema) -> None:
         """Compare with the reference, outside everything that is timed."""
         request = self._request
-        if request.reference is None:
-            return
-        expected = run_guarded(
-            request.source, request.reference, request.limit, request.timeout_seconds
-        )
+        expected = run_guarded(request.source, reference, request.limit, request.timeout_seconds)
         if expected.truncated:
             return
-        ordered = is_ordered(request.reference, schema.dialect)
+        ordered = is_ordered(reference, schema.dialect)
         matches = rows is not None and same_answer(expected.rows, rows.rows, ordered)
         self._recorder.quality["execution_match"] = float(matches)
 
