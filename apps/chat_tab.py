@@ -55,6 +55,7 @@ class ChatTab:
             self.message = make(
                 gr.Textbox,
                 {"placeholder": "chat.message"},
+                value="",
                 show_label=False,
                 lines=1,
                 max_lines=8,
@@ -73,6 +74,7 @@ class ChatTab:
             self.system = make(
                 gr.Textbox,
                 {"label": "chat.system", "placeholder": "chat.system_placeholder"},
+                value="",
                 lines=2,
                 min_width=240,
             )
@@ -219,7 +221,7 @@ def summary(reply: Any, language: str) -> str:
         language,
         rate=reply.timings.tokens_per_second or 0.0,
         first=reply.timings.first_token_seconds or 0.0,
-        tokens=reply.usage.completion_tokens,
+        tokens=reply.usage.completion_tokens if reply.usage else 0,
         seconds=reply.timings.total_seconds,
         reason=text(reason, language) if reason else "",
     )

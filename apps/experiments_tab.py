@@ -36,7 +36,7 @@ class ExperimentsTab:
 
     def _lay_out(self) -> None:
         make = self.page.words.make
-        with gr.Row(equal_height=True):
+        with gr.Row():
             self.experiment = make(
                 gr.Dropdown,
                 {"label": "experiments.filter"},
@@ -45,7 +45,7 @@ class ExperimentsTab:
                 min_width=200,
                 elem_id="experiments-filter",
             )
-            self.refresh = make(gr.Button, {"value": "common.refresh"}, min_width=120)
+            self.refresh = make(gr.Button, {"value": "common.refresh"}, size="md", min_width=120)
             self.sweep = self.page.run_button("experiments.sweep", "experiments-sweep")
             self.stop = self.page.stop_button("experiments-stop")
         self.status = gr.HTML(elem_id="experiments-status")
@@ -55,6 +55,7 @@ class ExperimentsTab:
             {"label": "experiments.runs"},
             interactive=False,
             max_height=360,
+            visible=False,
             elem_id="experiments-runs",
         )
 
@@ -75,6 +76,7 @@ class ExperimentsTab:
             color="model",
             tooltip="all",
             height=320,
+            visible=False,
             elem_id="experiments-chart",
         )
         make(gr.Markdown, {"value": "experiments.open"})
@@ -115,7 +117,7 @@ class ExperimentsTab:
         return {
             self.experiment: gr.update(choices=[everything, *names], value=chosen),
             self.count: render.status(text(key, language, count=len(runs))),
-            self.table: readable(runs),
+            self.table: gr.update(value=readable(runs), visible=len(runs) > 0),
             self.across: gr.update(choices=numbers, value=x),
             self.up: gr.update(choices=numbers, value=y),
             self.chart: plotted(runs, x, y),
@@ -161,9 +163,10 @@ def readable(runs: pd.DataFrame) -> pd.DataFrame:
     return table.round(3)
 
 
-def plotted(runs: pd.DataFrame, x: str, y: str) -> gr.ScatterPlot:
+def plotted(runs: pd.DataFrame, x: str, y: str) -> Any:
     """The chart of the runs that have both values."""
     both = [name for name in (x, y) if name in runs]
     points = runs.dropna(subset=both) if len(both) == 2 or x == y else runs.iloc[:0]
     columns = list(dict.fromkeys([x, y, "model", "run", "experiment"]))
-    return gr.ScatterPlot(value=points.reindex(columns=columns), x=x, y=y)
+    points = points.reindex(columns=columns)
+    return gr.update(value=points, x=x, y=y, visible=len(points) > 0)

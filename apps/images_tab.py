@@ -51,6 +51,7 @@ class ImagesTab:
                 self.prompt = make(
                     gr.Textbox,
                     {"label": "images.prompt", "placeholder": "images.prompt_placeholder"},
+                    value="",
                     lines=1,
                     max_lines=5,
                     elem_id="images-prompt",
@@ -58,6 +59,7 @@ class ImagesTab:
                 self.negative = make(
                     gr.Textbox,
                     {"label": "images.negative", "placeholder": "images.negative_placeholder"},
+                    value="",
                     lines=1,
                     max_lines=5,
                 )
@@ -107,8 +109,8 @@ class ImagesTab:
                 scale=2,
                 min_width=140,
             )
-            self.dice = make(gr.Button, {"value": "images.random"}, min_width=100)
-            self.recycle = make(gr.Button, {"value": "images.reuse"}, min_width=100)
+            self.dice = make(gr.Button, {"value": "images.random"}, size="sm", min_width=100)
+            self.recycle = make(gr.Button, {"value": "images.reuse"}, size="sm", min_width=100)
         self.last_seed = gr.State(-1)
 
     def _lay_out_pictures(self) -> None:
@@ -125,7 +127,12 @@ class ImagesTab:
             elem_id="images-gallery",
         )
         self.saved = make(
-            gr.File, {"label": "images.files"}, file_count="multiple", interactive=False
+            gr.File,
+            {"label": "images.files"},
+            file_count="multiple",
+            interactive=False,
+            visible=False,
+            elem_id="images-files",
         )
         with make(gr.Accordion, {"label": "images.recipe"}, open=False):
             self.recipe = gr.JSON(show_label=False, max_height=320, elem_id="images-recipe")
@@ -215,7 +222,7 @@ class ImagesTab:
         captions = [text("images.caption", language, seed=number) for number in pictures.seeds]
         yield {
             self.gallery: list(zip(paths, captions, strict=True)),
-            self.saved: paths,
+            self.saved: gr.update(value=paths, visible=True),
             self.recipe: pictures.recipe,
             self.last_seed: pictures.seeds[0],
             self.status: render.status(summary(pictures, language), kind="done"),
@@ -232,7 +239,7 @@ def suited(spec: ModelSpec) -> dict[str, dict[str, Any]]:
     chosen = spec.defaults
     return {
         "sampler": {
-            "choices": list(dict.fromkeys(row.name for row in SAMPLERS)),
+            "choices": list(SAMPLERS),
             "value": chosen.get("sampler", "DPM++ 2M"),
         },
         "steps": {"value": chosen.get("steps", 20)},

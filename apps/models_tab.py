@@ -15,6 +15,7 @@ from apps.page import QUIET, Page, progress_line, shown_errors
 from apps.texts import text
 from workbench.errors import Cancelled, ChecksumMismatch
 from workbench.models.spec import ModelSpec
+from workbench.settings import get_settings
 from workbench.units import format_bytes
 
 TAB = "models"
@@ -40,23 +41,32 @@ class ModelsTab:
                 gr.Dropdown,
                 {"label": "common.model"},
                 choices=ids,
-                value=ids[0],
+                value=get_settings().models.chat,
                 min_width=220,
                 elem_id="models-model",
             )
             self.budget = make(
                 gr.Textbox,
                 {"label": "models.budget", "info": "models.budget_info"},
+                value="",
                 max_lines=1,
                 min_width=180,
             )
         with gr.Row():
             self.plan = make(
-                gr.Button, {"value": "models.plan"}, min_width=120, elem_id="models-plan"
+                gr.Button,
+                {"value": "models.plan"},
+                size="md",
+                min_width=120,
+                elem_id="models-plan",
             )
             self.pull = self.page.run_button("models.pull", "models-pull")
             self.verify = make(
-                gr.Button, {"value": "models.verify"}, min_width=120, elem_id="models-verify"
+                gr.Button,
+                {"value": "models.verify"},
+                size="md",
+                min_width=120,
+                elem_id="models-verify",
             )
             self.stop = self.page.stop_button("models-stop")
         self.status = gr.HTML(elem_id="models-status")
@@ -75,8 +85,10 @@ class ModelsTab:
                     elem_id="models-loaded",
                 )
             with gr.Column(scale=1, min_width=160):
-                self.unload = make(gr.Button, {"value": "models.unload"}, elem_id="models-unload")
-                self.refresh = make(gr.Button, {"value": "common.refresh"})
+                self.unload = make(
+                    gr.Button, {"value": "models.unload"}, size="md", elem_id="models-unload"
+                )
+                self.refresh = make(gr.Button, {"value": "common.refresh"}, size="md")
         self.log = make(
             gr.Dataframe,
             {"label": "models.log"},
@@ -113,7 +125,7 @@ class ModelsTab:
                 api_name=run.__name__.removeprefix("run_"),
                 concurrency_id="files",
             ).then(self.show, page.language, tables, **QUIET).then(
-                page.fresh_choices, page.language, lists, **QUIET
+                self.refresh_lists, page.language, lists, **QUIET
             )
         self.refresh.click(self.show, page.language, tables, **QUIET)
         tab.select(self.show, page.language, tables, **QUIET)
@@ -127,6 +139,10 @@ class ModelsTab:
                 log_table(language),
                 render.memory_bar(language),
             ]
+
+    def refresh_lists(self, language: str) -> list[Any]:
+        """Show in every list of models which ones are here now."""
+        return [gr.update(choices=choices) for _, choices in self.page.fresh_choices(language)]
 
     def show_plan(self, model: str, memory: str, language: str) -> tuple[str, Any]:
         """Whether a model fits, with every number that led to the answer."""

@@ -42,17 +42,12 @@ class Words:
         self._places.append((component, texts))
         return component
 
-    @property
-    def components(self) -> list[Any]:
-        """Everything that has a text."""
-        return [component for component, _ in self._places]
-
-    def translate(self, language: str) -> list[Any]:
-        """Updates of `components` that show ``language``."""
-        return [
-            gr.update(**{name: text(key, language) for name, key in texts.items()})
-            for _, texts in self._places
-        ]
+    def translated(self, language: str) -> dict[Any, dict[str, Any]]:
+        """{component: {property: text}} of every component that has a text."""
+        return {
+            component: {name: text(key, language) for name, key in texts.items()}
+            for component, texts in self._places
+        }
 
 
 @dataclass
@@ -83,7 +78,7 @@ class Page:
     def run_button(self, key: str, elem_id: str) -> Any:
         """The one primary button of a tab."""
         return self.words.make(
-            gr.Button, {"value": key}, variant="primary", min_width=100, elem_id=elem_id
+            gr.Button, {"value": key}, variant="primary", size="md", min_width=100, elem_id=elem_id
         )
 
     def stop_button(self, elem_id: str, key: str = "common.stop") -> Any:
@@ -92,6 +87,7 @@ class Page:
             gr.Button,
             {"value": key},
             variant="stop",
+            size="md",
             interactive=False,
             min_width=100,
             elem_id=elem_id,
@@ -108,9 +104,9 @@ class Page:
             elem_id=elem_id,
         )
 
-    def fresh_choices(self, language: str) -> list[Any]:
-        """Updates of all model lists, after a model came or went."""
-        return [gr.update(choices=choices_of(task, language)) for task, _ in self.model_lists]
+    def fresh_choices(self, language: str) -> list[tuple[Any, list[tuple[str, str]]]]:
+        """(model list, its choices as they are now), after a model came or went."""
+        return [(component, choices_of(task, language)) for task, component in self.model_lists]
 
     def on_run(
         self,

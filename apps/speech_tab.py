@@ -89,6 +89,7 @@ class SpeechTab:
             self.reference = make(
                 gr.Textbox,
                 {"label": "speech.reference", "info": "speech.reference_info"},
+                value="",
                 lines=2,
             )
 
@@ -98,6 +99,7 @@ class SpeechTab:
         self.segments = make(
             gr.Dataframe,
             {"label": "speech.segments"},
+            value=segment_table([], self.page.words.language),
             interactive=False,
             wrap=True,
             max_height=320,
@@ -107,6 +109,7 @@ class SpeechTab:
         self.said = make(
             gr.Textbox,
             {"label": "speech.text"},
+            value="",
             lines=4,
             max_lines=16,
             interactive=False,
@@ -114,7 +117,12 @@ class SpeechTab:
             elem_id="speech-text",
         )
         self.downloads = make(
-            gr.File, {"label": "common.downloads"}, file_count="multiple", interactive=False
+            gr.File,
+            {"label": "common.downloads"},
+            file_count="multiple",
+            interactive=False,
+            visible=False,
+            elem_id="speech-downloads",
         )
 
     def _wire(self) -> None:
@@ -174,7 +182,11 @@ class SpeechTab:
             ),
             record,
         )
-        yield {self.segments: segment_table([], language), self.said: "", self.downloads: None}
+        yield {
+            self.segments: segment_table([], language),
+            self.said: "",
+            self.downloads: gr.update(value=None, visible=False),
+        }
         found: list[Segment] = []
         info: SpeechInfo | None = None
         started = 0.0
@@ -202,7 +214,7 @@ class SpeechTab:
         yield {
             self.segments: segment_table(transcript.segments, language),
             self.said: transcript.text,
-            self.downloads: write_all(transcript, Path(audio).stem),
+            self.downloads: gr.update(value=write_all(transcript, Path(audio).stem), visible=True),
             self.status: render.status(summary(transcript, language), kind="done"),
         }
 

@@ -62,6 +62,7 @@ class SqlTab:
         self.question = make(
             gr.Textbox,
             {"label": "sql.question", "placeholder": "sql.question_placeholder"},
+            value="",
             lines=1,
             max_lines=4,
             elem_id="sql-question",
@@ -73,7 +74,7 @@ class SqlTab:
         with make(gr.Accordion, {"label": "common.options"}, open=False), gr.Row():
             self.model = self.page.choose_model("chat", get_settings().models.sql, "sql-model")
             self.hint = make(
-                gr.Textbox, {"label": "sql.hint", "info": "sql.hint_info"}, min_width=220
+                gr.Textbox, {"label": "sql.hint", "info": "sql.hint_info"}, value="", min_width=220
             )
             self.limit = make(
                 gr.Slider,
@@ -97,9 +98,15 @@ class SqlTab:
             elem_id="sql-code",
         )
         with gr.Row():
-            self.rerun = make(gr.Button, {"value": "sql.run"}, min_width=140, elem_id="sql-run")
+            self.rerun = make(
+                gr.Button, {"value": "sql.run"}, size="md", min_width=140, elem_id="sql-run"
+            )
             self.csv = make(
-                gr.DownloadButton, {"label": "sql.csv"}, interactive=False, elem_id="sql-csv"
+                gr.DownloadButton,
+                {"label": "sql.csv"},
+                size="md",
+                interactive=False,
+                elem_id="sql-csv",
             )
         self.result = make(
             gr.Dataframe,
@@ -107,6 +114,7 @@ class SqlTab:
             interactive=False,
             max_height=420,
             show_search="filter",
+            visible=False,
             elem_id="sql-result",
         )
 
@@ -172,7 +180,7 @@ class SqlTab:
             ),
             record,
         )
-        yield {self.query: "", self.result: None, self.csv: no_file()}
+        yield {self.query: "", self.result: gr.update(visible=False), self.csv: no_file()}
         phase = None
         for update in self.page.follow(TAB, request, work):
             if update.result is not None:
@@ -206,10 +214,13 @@ class SqlTab:
         if rows.truncated:
             line += text("sql.truncated", language, limit=limit)
         return {
-            self.result: {
-                "headers": list(rows.columns),
-                "data": [list(row) for row in rows.rows],
-            },
+            self.result: gr.update(
+                value={
+                    "headers": list(rows.columns),
+                    "data": [[shown_cell(cell) for cell in row] for row in rows.rows],
+                },
+                visible=True,
+            ),
             self.csv: gr.update(value=write_csv(rows), interactive=True),
             self.status: render.status(line, kind="done"),
         }
@@ -241,6 +252,11 @@ def write_csv(rows: Any) -> str:
     path = files.new_folder() / "result.csv"
     rows.frame.to_csv(path, index=False, encoding="utf-8-sig")
     return str(path)
+
+
+def shown_cell(value: Any) -> Any:
+    """Numbers and truth as they are; what JSON has no form for, as its text."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def no_file() -> Any:

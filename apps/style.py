@@ -30,9 +30,14 @@ def theme() -> gr.themes.Base:
 
 CSS = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
-#header { align-items: center; gap: 12px; }
-#header > * { flex-shrink: 0; }
-#header #memory { flex: 1 1 300px; }
+.gradio-container main, .gradio-container .wrap { width: 100%; }
+#header { align-items: center; gap: 6px 18px; }
+#header > * { flex: 0 0 auto; width: auto; }
+#header > #memory { flex: 1 1 320px; }
+#language .wrap { flex-wrap: nowrap; width: auto; }
+#language label { padding: 4px 10px; }
+/* an empty status line takes no room */
+[id$="-status"]:not(:has(.wb-status)), [id$="-count"]:not(:has(.wb-status)) { display: none; }
 .wb-memory-title { font-size: 13px; margin-bottom: 4px; }
 .wb-memory-bar { display: flex; height: 10px; border-radius: 5px; overflow: hidden;
   background: var(--neutral-200); }
@@ -57,6 +62,5 @@ CSS = """
 #images-gallery img { image-rendering: pixelated; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
-  #header > * { flex-grow: 1; }
 }
 """

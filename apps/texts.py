@@ -13,13 +13,8 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 TEXTS: dict[str, tuple[str, str]] = {
     # -- the page ----------------------------------------------------------------------------
     "page.title": ("Workbench", "Workbench"),
-    "page.subtitle": (
-        "Chat, SQL, speech and images on this machine. Nothing you type leaves it.",
-        "Trò chuyện, SQL, giọng nói và hình ảnh ngay trên máy này. Không gì rời khỏi máy.",
-    ),
     "page.language": ("Language", "Ngôn ngữ"),
-    "page.record": ("Record runs", "Ghi lại các lần chạy"),
-    "page.record_info": ("as MLflow runs, experiment “app”", "vào MLflow, thí nghiệm “app”"),
+    "page.record": ("Record runs in MLflow", "Ghi các lần chạy vào MLflow"),
     "page.theme": ("Light / dark", "Sáng / tối"),
     "page.chat": ("Chat", "Trò chuyện"),
     "page.sql": ("SQL", "SQL"),
@@ -198,8 +193,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "images.height": ("Height", "Cao"),
     "images.batch": ("Batch", "Số ảnh"),
     "images.seed_info": ("-1: a new one every time", "-1: mỗi lần một số mới"),
-    "images.random": ("🎲 Random", "🎲 Ngẫu nhiên"),
-    "images.reuse": ("♻️ Reuse", "♻️ Dùng lại"),
+    "images.random": ("Random seed", "Ngẫu nhiên"),
+    "images.reuse": ("Reuse the last", "Dùng lại"),
     "images.gallery": ("Pictures", "Ảnh"),
     "images.files": ("PNG with its recipe inside", "PNG kèm công thức bên trong"),
     "images.recipe": ("Recipe: what makes this picture again", "Công thức: để vẽ lại ảnh này"),
@@ -272,8 +267,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "experiments.x": ("Across", "Trục ngang"),
     "experiments.y": ("Up", "Trục dọc"),
     "experiments.none": (
-        "No run is recorded yet. Switch on “Record runs” at the top, or start the sweep.",
-        "Chưa có lần chạy nào. Hãy bật “Ghi lại các lần chạy” ở trên, hoặc chạy thí nghiệm.",
+        "No run is recorded yet. Switch on “Record runs in MLflow” at the top, or start the sweep.",
+        "Chưa có lần chạy nào. Hãy bật “Ghi các lần chạy vào MLflow” ở trên, hoặc chạy thí nghiệm.",
     ),
     "experiments.count": ("{count} runs", "{count} lần chạy"),
     "experiments.sweep": (
