@@ -36,7 +36,7 @@ class ExperimentsTab:
 
     def _lay_out(self) -> None:
         make = self.page.words.make
-        with gr.Row():
+        with gr.Row(elem_classes="low"):
             self.experiment = make(
                 gr.Dropdown,
                 {"label": "experiments.filter"},
@@ -75,7 +75,7 @@ class ExperimentsTab:
             y=Y,
             color="model",
             tooltip="all",
-            height=320,
+            height=380,
             visible=False,
             elem_id="experiments-chart",
         )

@@ -99,7 +99,7 @@ class ImagesTab:
             self.batch = make(
                 gr.Slider, {"label": "images.batch"}, minimum=1, maximum=8, step=1, value=1
             )
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="low"):
             self.seed = make(
                 gr.Number,
                 {"label": "common.seed", "info": "images.seed_info"},
@@ -107,7 +107,7 @@ class ImagesTab:
                 precision=0,
                 minimum=-1,
                 scale=2,
-                min_width=140,
+                min_width=120,
             )
             self.dice = make(gr.Button, {"value": "images.random"}, size="sm", min_width=100)
             self.recycle = make(gr.Button, {"value": "images.reuse"}, size="sm", min_width=100)

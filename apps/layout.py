@@ -39,7 +39,7 @@ def lay_out(language: str, local: bool) -> gr.Blocks:
         delete_cache=(_DAY_SECONDS, _DAY_SECONDS),
     ) as blocks:
         _lay_out_header(page, language)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with words.make(gr.Tab, {"label": "page.chat"}, id="chat"):
                 ChatTab(page)
             with words.make(gr.Tab, {"label": "page.sql"}, id="sql") as tab:

@@ -36,7 +36,7 @@ class ModelsTab:
         self.table = make(
             gr.Dataframe, {"label": "models.table"}, interactive=False, elem_id="models-table"
         )
-        with gr.Row(equal_height=True):
+        with gr.Row():
             self.model = make(
                 gr.Dropdown,
                 {"label": "common.model"},

@@ -126,7 +126,7 @@ class Page:
 
         ``starts`` are event listeners (``button.click``). ``run`` is a generator that takes the
         values of ``inputs``, the language, and the `gr.Request`, and yields {component: value}.
-        Returns the last event.
+        Returns an event that follows a run.
         """
         run = reported(run, status)
 
@@ -152,7 +152,10 @@ class Page:
                 show_progress="hidden",
                 **({"api_name": api_name} if last is None else {"api_visibility": "private"}),
             )
-            last = ran.then(end, self.language, [*buttons, stop, self.memory], **QUIET)
+            ended = [*buttons, stop, self.memory]
+            last = ran.then(end, self.language, ended, **QUIET)
+            # Gradio 6.31's pages follow `then` after success alone
+            ran.failure(end, self.language, ended, **QUIET)
         return last
 
     def on_stop(self, tab: str, stop: Any, status: Any) -> None:

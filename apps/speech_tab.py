@@ -103,7 +103,6 @@ class SpeechTab:
             interactive=False,
             wrap=True,
             max_height=320,
-            column_widths=["90px", "90px", "auto"],
             elem_id="speech-segments",
         )
         self.said = make(

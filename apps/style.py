@@ -29,8 +29,8 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
-.gradio-container main, .gradio-container .wrap { width: 100%; }
+.gradio-container { width: 100%; max-width: 1500px !important; margin: 0 auto !important; }
+.low { align-items: flex-end; }
 #header { align-items: center; gap: 6px 18px; }
 #header > * { flex: 0 0 auto; width: auto; }
 #header > #memory { flex: 1 1 320px; }
@@ -61,6 +61,6 @@ CSS = """
 /* small pictures are pixels, not a blur */
 #images-gallery img { image-rendering: pixelated; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; }
+  .gradio-container .main { padding: 8px !important; }
 }
 """
