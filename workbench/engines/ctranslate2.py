@@ -267,7 +267,7 @@ class _SpeechClock:
 
     def _original(self, seconds: float, chunk: int) -> float:
         original = float(self._map.get_original_time(seconds, chunk))
-        return min(max(0.0, original), self._duration_seconds)
+        return round(min(max(0.0, original), self._duration_seconds), 3)
 
 
 def _segments(found: Iterator[Any], clock: _SpeechClock, stop: StopCheck) -> Iterator[Segment]:
