@@ -129,11 +129,15 @@ def load_items(spec: SweepSpec) -> tuple[Item, ...]:
     """
     if isinstance(spec.items, str):
         path = _resolve(spec.items, Path.cwd())
-        found = list(_manifest(path))
-        folder = path.parent
+        found = [
+            (where, _anchored(item, lambda name: path.parent / Path(name).expanduser()))
+            for where, item in _manifest(path)
+        ]
     else:
-        found = [(f"Item {n}", item) for n, item in enumerate(spec.items, 1)]
-        folder = Path.cwd()
+        found = [
+            (f"Item {number}", _anchored(item, lambda name: _resolve(name, Path.cwd())))
+            for number, item in enumerate(spec.items, 1)
+        ]
     chosen = [
         (where, item)
         for where, item in found
@@ -145,7 +149,7 @@ def load_items(spec: SweepSpec) -> tuple[Item, ...]:
         )
     # a data set may carry its own columns; an item written into the sweep may not
     is_strict = not isinstance(spec.items, str)
-    return tuple(_arguments(spec, where, item, folder, is_strict) for where, item in chosen)
+    return tuple(_arguments(spec, where, item, is_strict) for where, item in chosen)
 
 
 def task_function(task: SweepTask) -> Callable[..., Any]:
@@ -186,7 +190,7 @@ def _read(path: Path) -> SweepSpec:
     folder = path.parent.absolute()
     if isinstance(spec.items, str):
         return spec.model_copy(update={"items": str(_resolve(spec.items, folder))})
-    items = tuple(_anchored(item, folder) for item in spec.items)
+    items = tuple(_anchored(item, lambda name: _resolve(name, folder)) for item in spec.items)
     return spec.model_copy(update={"items": items})
 
 
@@ -221,9 +225,10 @@ def _resolve(name: str, folder: Path) -> Path:
     return project_root() / path
 
 
-def _anchored(item: Item, folder: Path) -> Item:
+def _anchored(item: Item, resolve: Callable[[str], Path]) -> Item:
+    """The item with its paths made absolute."""
     return {
-        name: str(_resolve(value, folder)) if _is_path(name, value) else value
+        name: str(resolve(value)) if _is_path(name, value) else value
         for name, value in item.items()
     }
 
@@ -251,11 +256,11 @@ def _manifest(path: Path) -> Iterator[tuple[str, Item]]:
         yield f"{path}:{number}", item
 
 
-def _arguments(spec: SweepSpec, where: str, item: Item, folder: Path, is_strict: bool) -> Item:
+def _arguments(spec: SweepSpec, where: str, item: Item, is_strict: bool) -> Item:
     aliases = _ALIASES.get(spec.task, {})
     parameters = _parameters(spec.task)
     arguments: Item = {}
-    for name, value in _anchored(item, folder).items():
+    for name, value in item.items():
         parameter = aliases.get(name, name)
         if parameter == "language" and value == _NO_LANGUAGE:
             continue

@@ -278,15 +278,13 @@ def _reporting() -> Iterator[None]:
 
 def _unreachable(uri: str, error: Exception) -> Unavailable:
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    message = f"The MLflow store {uri} cannot be used: {reason}."
+    if password := urlsplit(uri).password:
+        message = message.replace(f":{password}@", ":***@")
     return Unavailable(
-        f"The MLflow store {_without_password(uri)} cannot be used: {reason}.",
+        message,
         "Check WORKBENCH_TRACKING_URI and WORKBENCH_RUNS, or that the MLflow server is up.",
     )
-
-
-def _without_password(uri: str) -> str:
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
 
 
 def _artifact_location(name: str) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import itertools
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,16 +74,16 @@ class Study:
         return "\n".join([*lines, *self._verdict()])
 
     def plot(self) -> Figure:
-        """Quality against time, one labelled point a finished trial, with the range of times.
+        """Quality against time: one labelled point a finished trial, with its range of times.
 
         Without a quality number the other axis is the peak memory.
         """
         import matplotlib.pyplot as plt
 
         figure: Figure
-        figure, axes = plt.subplots(layout="constrained")
+        figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
         name = self._quality_name()
-        for trial in self.finished():
+        for trial, marker in zip(self.finished(), itertools.cycle("osD^vP*X"), strict=False):
             spread = statistics.seconds(trial.measurement)
             assert spread is not None
             height = (
@@ -90,18 +92,16 @@ class Study:
                 else statistics.peak_bytes(trial.measurement) / 2**20
             )
             ends = [[spread.median - spread.low], [spread.high - spread.median]]
-            axes.errorbar(spread.median, height, xerr=ends, fmt="o", capsize=3)
-            axes.annotate(
-                label_of(trial.configuration),
-                (spread.median, height),
-                xytext=(4, 6),
-                textcoords="offset points",
-                fontsize="small",
+            label = f"{label_of(trial.configuration)} (n={spread.n})"
+            axes.errorbar(
+                spread.median, height, xerr=ends, fmt=marker, capsize=3, alpha=0.8, label=label
             )
-        axes.set_xlabel(f"seconds a call, median and range of {self.item_count} items")
+        axes.set_xlabel("seconds a call: median, and range over the items")
         axes.set_ylabel(_quality_label(name) if name else "peak memory of the process (MiB)")
-        axes.set_title(self.spec.question, fontsize="medium", wrap=True)
-        axes.margins(x=0.25, y=0.2)
+        axes.set_title("\n".join(textwrap.wrap(self.spec.question, 70)), fontsize="medium")
+        axes.margins(x=0.1, y=0.2)
+        if axes.get_legend_handles_labels()[0]:  # beside the points: points may coincide
+            figure.legend(loc="outside lower center", ncols=2, fontsize="small")
         plt.close(figure)  # the caller shows it; a notebook would show it twice
         return figure
 
