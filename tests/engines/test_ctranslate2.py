@@ -82,7 +82,12 @@ def test_compute_type_and_threads_reach_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr("faster_whisper.WhisperModel", lambda path, **values: asked.append(values))
+
+    def open_model(path: str, **values: Any) -> SimpleNamespace:
+        asked.append(values)
+        return SimpleNamespace(feature_extractor=None)
+
+    monkeypatch.setattr("faster_whisper.WhisperModel", open_model)
     monkeypatch.setenv("WORKBENCH_THREADS", "3")
     folder = _folder(tmp_path)
     engine.load(_spec(tmp_path), folder, LoadOptions())

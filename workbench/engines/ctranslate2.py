@@ -51,6 +51,8 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> WhisperCT2:
     import ctranslate2
     from faster_whisper import WhisperModel
 
+    from workbench.engines.whisper_features import BlockFeatures
+
     unknown = set(spec.options) - {"compute_type"}
     if unknown:
         raise SettingsError(
@@ -81,6 +83,7 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> WhisperCT2:
             f"The model {spec.id} cannot be opened: {error}.",
             f"Check it with `workbench models verify {spec.id}`.",
         ) from error
+    whisper.feature_extractor = BlockFeatures(whisper.feature_extractor)
     return WhisperCT2(spec, whisper)
 
 
