@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def chat(
         _print_json(stream.result.to_dict())
     else:
         print()
-        _say_reply_cost(stream.result)
+        print(stream.result.summary(), file=sys.stderr)
 
 
 @app.command()
@@ -496,23 +497,20 @@ def _converse(system: str | None, options: dict[str, Any]) -> None:
             return
         if not prompt:
             return
-        stream = conversation.say(prompt, stream=True)
-        try:
-            for delta in stream:
-                print(delta.text, end="", flush=True)
-        except KeyboardInterrupt:
-            stream.stop()
-        print()
-        _say_reply_cost(stream.result)
+        _say(conversation.say(prompt, stream=True))
 
 
-def _say_reply_cost(reply: Any) -> None:
-    timings = reply.timings
-    print(
-        f"{reply.model}: {reply.usage.completion_tokens} tokens, first after "
-        f"{timings.first_token_seconds:.2f} s, {timings.tokens_per_second:.1f} tokens/s",
-        file=sys.stderr,
-    )
+def _say(stream: Any) -> None:
+    """Print an answer as it comes; Ctrl+C stops it and keeps the text so far."""
+    # an exception would end the stream itself, and with it the text
+    before = signal.signal(signal.SIGINT, lambda *_: stream.stop())
+    try:
+        for delta in stream:
+            print(delta.text, end="", flush=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    print()
+    print(stream.result.summary(), file=sys.stderr)
 
 
 def _print_json(value: dict[str, Any]) -> None:

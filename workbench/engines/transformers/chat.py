@@ -190,7 +190,12 @@ class _Answer:
             self._times = [time.perf_counter()]
             return
         self._times[1:] = [*self._times[1:2], time.perf_counter()]
-        token = int(tokens.reshape(-1)[-1])
+        for token in tokens.reshape(-1).tolist():
+            # `generate` may compute one more token before it asks whether to stop
+            if not self.is_over:
+                self._push(token)
+
+    def _push(self, token: int) -> None:
         self.token_count += 1
         self._ended = token in self._ends
         text = "" if self._ended else self._stops.push(self._text.push(token))

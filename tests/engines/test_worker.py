@@ -1,0 +1,70 @@
+"""A computation that calls back, iterated over."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from workbench.engines.worker import iterate
+
+
+def test_items_come_in_order_and_end():
+    def work(emit):
+        for number in range(100):
+            emit(number)
+
+    assert list(iterate(work)) == list(range(100))
+
+
+def test_items_come_while_the_work_goes_on():
+    seen = threading.Event()
+
+    def work(emit):
+        emit("first")
+        assert seen.wait(10)
+        emit("second")
+
+    items = iterate(work)
+    assert next(items) == "first"
+    seen.set()
+    assert list(items) == ["second"]
+
+
+def test_an_error_of_the_work_is_raised_after_its_items():
+    def work(emit):
+        emit(1)
+        raise ValueError("broken")
+
+    items = iterate(work)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(items)
+
+
+def test_closing_tells_the_work_and_waits_for_it():
+    ended = threading.Event()
+
+    def work(emit):
+        while not emit("more"):
+            pass
+        ended.set()
+
+    items = iterate(work)
+    next(items)
+    items.close()
+    assert ended.is_set()
+
+
+def test_work_that_hangs_is_abandoned():
+    release, stop = threading.Event(), threading.Event()
+
+    def work(emit):
+        emit("first")
+        release.wait(30)
+
+    items = iterate(work, abandon_when=stop.is_set)
+    assert next(items) == "first"
+    stop.set()
+    assert list(items) == []
+    release.set()
