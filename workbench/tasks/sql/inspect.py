@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import InvalidDatabase
 from workbench.tasks.sql.locked import stop_after
 from workbench.tasks.sql.schema import Column, ForeignKey, Schema, Table
-from workbench.tasks.sql.sources import Source
+from workbench.tasks.sql.sources import Dialect, Source
 from workbench.tasks.sql.tables import quoted
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def read_duckdb(connection: duckdb.DuckDBPyConnection, source: Source) -> Schema
                 row_count=_count_duckdb(connection, schema, table) if kind == "table" else None,
             )
         )
-    return _schema(source, tables)
+    return _schema(source, "duckdb", tables)
 
 
 def read_sqlite(connection: sqlite3.Connection, source: Source) -> Schema:
@@ -94,13 +94,13 @@ def read_sqlite(connection: sqlite3.Connection, source: Source) -> Schema:
             )
         )
     stop_after(connection, 0)
-    return _schema(source, tables)
+    return _schema(source, "sqlite", tables)
 
 
-def _schema(source: Source, tables: list[Table]) -> Schema:
+def _schema(source: Source, dialect: Dialect, tables: list[Table]) -> Schema:
     if not tables:
         raise InvalidDatabase(f"{source.name} has no tables.", "Give a database with data.")
-    return Schema(source.path, source.dialect, tuple(tables))
+    return Schema(source.path, dialect, tuple(tables))
 
 
 def _name(schema: str, table: str) -> str:

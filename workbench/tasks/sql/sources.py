@@ -1,7 +1,9 @@
 """What a database path means: a DuckDB file, a SQLite file, or files that become tables.
 
-Looks at names and first bytes only; the worker process opens things. Databases are told by their
-content (a wrong suffix does not matter), table files by their suffix.
+Databases are told by their content (a wrong suffix does not matter), table files by their suffix.
+`find_source` never opens a file: on POSIX a process loses its locks on a file when it closes any
+handle of it, so a glance at a database that the user has open here would unlock it. The worker
+process looks inside.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Literal
 from workbench.errors import InvalidDatabase
 
 Dialect = Literal["duckdb", "sqlite"]
+Kind = Literal["duckdb", "sqlite", "files"]
 Format = Literal["csv", "parquet", "excel", "json"]
 
 FORMATS: dict[str, Format] = {
@@ -48,10 +51,12 @@ class TableFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A database that can be opened. ``fingerprint`` changes when a file of it changes."""
+    """A path that can be a database. ``fingerprint`` changes when a file of it changes.
+
+    ``files`` is empty where the suffix is not that of a table file.
+    """
 
     path: str
-    kind: Literal["duckdb", "sqlite", "files"]
     fingerprint: str
     files: tuple[TableFile, ...] = ()
 
@@ -60,17 +65,25 @@ class Source:
         """What messages call it."""
         return Path(self.path).name
 
-    @property
-    def dialect(self) -> Dialect:
-        """The SQL that it speaks."""
-        return "sqlite" if self.kind == "sqlite" else "duckdb"
+    def read_kind(self) -> Kind:
+        """Look inside. Only for the worker process. Raises InvalidDatabase."""
+        path = Path(self.path)
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(16)
+            if head == _SQLITE_MAGIC:
+                return "sqlite"
+            if head[_DUCKDB_MAGIC_AT:].startswith(_DUCKDB_MAGIC):
+                return "duckdb"
+        if not self.files:
+            raise InvalidDatabase(f"{self.name} is not a database.", f"Give a {_ACCEPTED}.")
+        return "files"
 
 
 def find_source(database: str | os.PathLike[str]) -> Source:
     """The source at ``database``, which must exist.
 
-    Raises InvalidDatabase for a URL, a missing or empty file, a folder without tables, and a
-    file that is none of the accepted kinds.
+    Raises InvalidDatabase for a URL, a missing or empty file, and a folder without table files.
     """
     text = os.fspath(database)
     if url := _URL.match(text):
@@ -91,19 +104,11 @@ def find_source(database: str | os.PathLike[str]) -> Source:
 
 
 def _file(path: Path) -> Source:
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
+    if not path.stat().st_size:
         raise InvalidDatabase(f"{path.name} is empty (0 bytes).", f"Give a {_ACCEPTED}.")
-    if head == _SQLITE_MAGIC:
-        return Source(str(path), "sqlite", _fingerprint(path))
-    if head[_DUCKDB_MAGIC_AT:].startswith(_DUCKDB_MAGIC):
-        return Source(str(path), "duckdb", _fingerprint(path))
     form = _format(path)
-    if form is None:
-        raise InvalidDatabase(f"{path.name} is not a database.", f"Give a {_ACCEPTED}.")
-    file_of_table = TableFile(table_name(_stem(path)), str(path), form)
-    return Source(str(path), "files", _fingerprint(path), (file_of_table,))
+    files = (TableFile(table_name(_stem(path)), str(path), form),) if form else ()
+    return Source(str(path), _fingerprint(path, [path]), files)
 
 
 def _folder(path: Path) -> Source:
@@ -122,7 +127,7 @@ def _folder(path: Path) -> Source:
             f"The folder {path.name} has no table files.", f"Accepted are: {', '.join(FORMATS)}."
         )
     files = tuple(tables.values())
-    return Source(str(path), "files", _fingerprint(*(Path(f.path) for f in files)), files)
+    return Source(str(path), _fingerprint(path, [Path(f.path) for f in files]), files)
 
 
 def _format(path: Path) -> Format | None:
@@ -145,12 +150,13 @@ def table_name(text: str) -> str:
     return f"t_{name}" if name[0].isdigit() else name
 
 
-def _fingerprint(*paths: Path) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(database: Path, paths: list[Path]) -> str:
+    digest = hashlib.sha256(os.fsencode(database))
     for path in paths:
         for part in (path, Path(f"{path}.wal"), Path(f"{path}-wal")):
             # a database's own journal holds changes that its main file lacks
             if part == path or part.is_file():
                 found = part.stat()
-                digest.update(f"{part}|{found.st_mtime_ns}|{found.st_size}\n".encode())
+                digest.update(os.fsencode(part))
+                digest.update(f"|{found.st_mtime_ns}|{found.st_size}\n".encode())
     return digest.hexdigest()

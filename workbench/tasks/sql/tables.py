@@ -39,7 +39,7 @@ def load_tables(source: Source, memory_bytes: int, threads: int) -> duckdb.DuckD
         name = file.path.rsplit("/", 1)[-1]
         try:
             if file.format == "excel":
-                _load_workbook(connection, file, alone=len(source.files) == 1)
+                _load_workbook(connection, file, alone=file.path == source.path)
                 continue
             reader = _READERS[file.format]
             connection.execute(

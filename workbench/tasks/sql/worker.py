@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import InvalidDatabase, QueryFailed, UnsafeSQL, WorkbenchError
 from workbench.tasks.sql import inspect, locked, tables
 from workbench.tasks.sql.messages import IDLE_SECONDS, Fetched, Reply, Request, Started
+from workbench.tasks.sql.sources import Kind, Source
 from workbench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -61,9 +62,15 @@ class _Server:
 
     def answer(self, request: Request) -> Reply:
         try:
-            if request.source.kind == "sqlite":
+            kind = request.source.read_kind()
+            if kind == "sqlite":
                 return self._answer_sqlite(request)
-            return self._answer_duckdb(request)
+            return self._answer_duckdb(request, self._connect(request.source, kind))
+        except OSError as error:
+            return InvalidDatabase(
+                f"{request.source.name} cannot be read: {error.strerror or error}.",
+                "Check its permissions.",
+            )
         except WorkbenchError as error:
             return error
         except MemoryError:
@@ -74,10 +81,9 @@ class _Server:
                 "Cast its column to text.",
             )
 
-    def _answer_duckdb(self, request: Request) -> Reply:
+    def _answer_duckdb(self, request: Request, connection: duckdb.DuckDBPyConnection) -> Reply:
         import duckdb
 
-        connection = self._connect(request)
         try:
             self._begin(request)
             if request.kind == "schema":
@@ -102,12 +108,11 @@ class _Server:
         finally:
             connection.close()
 
-    def _connect(self, request: Request) -> duckdb.DuckDBPyConnection:
-        """A connection for this request alone. A database file is let go of after each one, so
-        that other programs can open it for writing."""
-        source = request.source
+    def _connect(self, source: Source, kind: Kind) -> duckdb.DuckDBPyConnection:
+        """A connection for one request. A database file is let go of after each one, so that
+        other programs can open it for writing."""
         threads = min(4, os.cpu_count() or 1)
-        if source.kind == "duckdb":
+        if kind == "duckdb":
             return locked.open_duckdb(source, self._memory_bytes, threads)
         if self._loaded is None or self._fingerprint != source.fingerprint:
             if self._loaded is not None:
