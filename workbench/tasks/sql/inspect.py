@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InvalidDatabase
 from workbench.tasks.sql.locked import stop_after
-from workbench.tasks.sql.schema import Column, ForeignKey, Schema, Table
+from workbench.tasks.sql.schema import Column, ForeignKey, Schema, Table, quoted
 from workbench.tasks.sql.sources import Dialect, Source
-from workbench.tasks.sql.tables import quoted
 
 if TYPE_CHECKING:
     import duckdb

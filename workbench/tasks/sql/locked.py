@@ -6,12 +6,14 @@ cannot be talked out of it: DuckDB with a locked configuration, SQLite with an a
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.errors import InvalidDatabase, QueryFailed, UnsafeSQL
+from workbench.tasks.sql.schema import quoted
 from workbench.tasks.sql.sources import Source
 
 if TYPE_CHECKING:
@@ -33,12 +35,6 @@ _DUCKDB_LOCKS = (
 )
 _SQLITE_ALLOWED = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-)
-#: How SQLite announces the columns of a virtual table (json_each, full-text search) to itself;
-#: a statement that names sqlite_master is refused by SQLite, and the file is read-only anyway.
-_SQLITE_DECLARES_TABLE = frozenset(
-    {(sqlite3.SQLITE_UPDATE, c) for c in ("type", "name", "tbl_name", "rootpage", "sql")}
-    | {(sqlite3.SQLITE_READ, "ROWID")}
 )
 _SQLITE_DENIED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 # https://sqlite.org/fileformat2.html#file_format_version_numbers
@@ -121,21 +117,28 @@ def open_sqlite(source: Source) -> sqlite3.Connection:
 
 
 def lock_sqlite(connection: sqlite3.Connection) -> None:
-    """Let later statements select from the user's tables and do nothing else."""
+    """Let later statements select from the user's tables and do nothing else.
+
+    Virtual tables (full-text search, json_each) declare themselves when they are first used, by
+    statements that are refused later; so they are used once before.
+    """
+    rows = connection.execute("PRAGMA main.table_list").fetchall()
+    for name in ("json_each", "json_tree", *(row[1] for row in rows if row[2] == "virtual")):
+        with contextlib.suppress(sqlite3.Error):  # a module that is not here: its query will say
+            connection.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 0")  # noqa: S608
     connection.set_authorizer(_authorize)
 
 
 def _authorize(
     action: int, first: str | None, second: str | None, database: str | None, source: str | None
 ) -> int:
-    name = (first or "").lower()
-    if name == "sqlite_master" and (action, second) in _SQLITE_DECLARES_TABLE:
-        return sqlite3.SQLITE_OK
+    if (action, first) == (sqlite3.SQLITE_PRAGMA, "data_version") and second is None:
+        return sqlite3.SQLITE_OK  # full-text search asks whether its index is still valid
     if action not in _SQLITE_ALLOWED:
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _SQLITE_DENIED_FUNCTIONS:
         return sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_READ and name.startswith("sqlite_"):
+    if action == sqlite3.SQLITE_READ and (first or "").lower().startswith("sqlite_"):
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
 

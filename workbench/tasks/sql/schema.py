@@ -96,6 +96,11 @@ def identifier(name: str) -> str:
     """``name`` as SQL, in quotes only where they are needed. Dots part a schema from a table."""
     if _PLAIN.fullmatch(name) and name.lower() not in _RESERVED:
         return name
+    return quoted(name)
+
+
+def quoted(name: str) -> str:
+    """``name`` as an SQL identifier in quotes."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InvalidDatabase
 from workbench.tasks.sql.locked import first_line
+from workbench.tasks.sql.schema import quoted
 from workbench.tasks.sql.sources import Source, TableFile, table_name
 
 if TYPE_CHECKING:
@@ -57,11 +58,6 @@ def load_tables(source: Source, memory_bytes: int, threads: int) -> duckdb.DuckD
             remedy = "Save the file again as UTF-8." if "utf-8" in str(error) else "Check the file."
             raise InvalidDatabase(f"{name} cannot be read: {first_line(error)}", remedy) from None
     return connection
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _note_skipped_lines(connection: duckdb.DuckDBPyConnection, file: TableFile) -> None:
