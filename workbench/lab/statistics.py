@@ -12,9 +12,17 @@ from statistics import median
 
 from workbench.lab.trial import Call, Measurement
 
-#: Quality numbers of the tasks, and whether a lower one is better.
-LOWER_IS_BETTER = {"wer": True, "cer": True, "execution_match": False}
-
+#: Quality numbers of the tasks, the most telling first, and whether a lower one is better.
+LOWER_IS_BETTER = {
+    "wer": True,
+    "cer": True,
+    "hallucinated_words_per_minute": True,
+    "execution_match": False,
+    "valid_sql": False,
+    "exact_match": False,
+    "contains": False,
+    "all_right": False,
+}
 #: That many items on one side have p = 2 * 0.5**6 < 0.05 if neither configuration is faster.
 SIGN_TEST_ITEMS = 6
 

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+#: Of what the tasks report, the numbers that belong into a table; MLflow has all.
+_SHOWN_METRICS = (
+    "realtime_factor",
+    "first_segment_seconds",
+    "first_token_seconds",
+    "tokens_per_second",
+    "seconds_per_step",
+)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -167,9 +176,8 @@ class Study:
             row["seconds_ratio"] = ratio.median
             row["seconds_ratio_low"], row["seconds_ratio_high"] = ratio.low, ratio.high
         row |= statistics.quality(measured)
-        factor = statistics.metrics(measured).get("realtime_factor")
-        if factor is not None:
-            row["realtime_factor"] = factor
+        reported = statistics.metrics(measured)
+        row |= {name: reported[name] for name in _SHOWN_METRICS if name in reported}
         row["first_call_seconds"] = statistics.first_call_seconds(measured)
         row["load_seconds"] = measured.load_seconds
         row["peak_mib"] = statistics.peak_bytes(measured) / 2**20
