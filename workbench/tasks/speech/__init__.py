@@ -2,7 +2,7 @@
 
 from workbench.engines.base import Segment, SpeechInfo, Word
 from workbench.tasks.speech.formats import FORMATS
-from workbench.tasks.speech.transcribe import transcribe
+from workbench.tasks.speech.run import transcribe
 from workbench.tasks.speech.types import SpeechTimings, Transcript
 
 __all__ = [
