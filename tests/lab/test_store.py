@@ -73,6 +73,19 @@ def test_a_request_bigger_than_mlflows_limits_is_written(ready_store: Path):
     assert run.data.metrics["call_seconds"] == 999.0
 
 
+def test_an_experiment_that_another_process_makes_meanwhile(
+    ready_store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    client = store.client()
+    theirs = client.create_experiment("shared")
+    real = client.get_experiment_by_name
+    answers = iter([None])
+    monkeypatch.setattr(
+        client, "get_experiment_by_name", lambda name: next(answers, ...) and real(name)
+    )
+    assert store.experiment_id("shared") == theirs
+
+
 def test_one_batch_a_run(ready_store: Path, monkeypatch: pytest.MonkeyPatch):
     calls = []
     client = store.client()

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.lab import statistics
@@ -66,6 +66,7 @@ def test_an_error_rate_is_that_of_all_words():
     assert statistics.quality(Measurement(calls=even)) == {"match": 0.5}
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=8), st.floats(0.1, 10))
 def test_paired_ratios_find_a_factor_whatever_the_items(seconds, factor):
     base = Measurement(calls=[_call(i, s) for i, s in enumerate(seconds)])

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workbench as wb
@@ -108,6 +108,7 @@ _leaves = st.none() | st.integers() | st.text(max_size=3)
 _names = st.text("abc", min_size=1, max_size=3)  # no dots, so that joined names stay apart
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(_names, st.dictionaries(_names, _leaves, max_size=3) | _leaves, max_size=4))
 def test_flatten_keeps_every_value_under_its_path(values):
     flat = flatten(values)

@@ -102,10 +102,19 @@ def experiment_id(name: str) -> str:
     Raises Unavailable.
     """
     with _reporting():
+        from mlflow.exceptions import MlflowException
+
         found = client().get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(client().create_experiment(name, artifact_location=_artifact_location(name)))
+        try:
+            made = client().create_experiment(name, artifact_location=_artifact_location(name))
+        except MlflowException:
+            found = client().get_experiment_by_name(name)  # another process was first
+            if found is None:
+                raise
+            made = found.experiment_id
+        return str(made)
 
 
 def write_run(experiment: str, entry: RunEntry) -> str:
