@@ -6,10 +6,12 @@ Importing this module is cheap; Gradio is imported when a page is built.
 from __future__ import annotations
 
 import ipaddress
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps import files
+from apps.gradio_import import import_gradio
 from apps.texts import LANGUAGES
 from workbench.errors import UserInputError
 from workbench.ports import require_free_port
@@ -17,6 +19,8 @@ from workbench.settings import get_settings
 
 if TYPE_CHECKING:
     import gradio as gr
+
+    from apps.jobs import Jobs
 
 
 def launch(
@@ -43,10 +47,15 @@ def launch(
         )
     require_free_port(host, port)
     files.prepare()
+    import_gradio()
+    from apps.jobs import Jobs
     from apps.security import middleware
     from apps.style import CSS, HEAD, theme
 
-    build(language, local=is_loopback(host) and not share).launch(
+    jobs = Jobs()
+    blocks = build(language, local=is_loopback(host) and not share, jobs=jobs)
+    blocks.launch(
+        prevent_thread_lock=True,
         server_name=host,
         server_port=port,
         share=share,
@@ -65,14 +74,24 @@ def launch(
         css=CSS,
         head=HEAD,
     )
+    print(f"The app is on {blocks.local_url} (Ctrl+C ends it)", flush=True)  # noqa: T201
+    # a container is stopped by SIGTERM: end as for Ctrl+C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        blocks.block_thread()
+    finally:
+        jobs.close()
 
 
-def build(language: str | None = None, *, local: bool = True) -> gr.Blocks:
+def build(
+    language: str | None = None, *, local: bool = True, jobs: Jobs | None = None
+) -> gr.Blocks:
     """The page. ``local=False`` refuses paths of this machine: other people use the page."""
     files.prepare()
+    import_gradio()
     from apps.layout import lay_out
 
-    return lay_out(language or get_settings().language, local)
+    return lay_out(language or get_settings().language, local, jobs)
 
 
 def is_loopback(host: str) -> bool:

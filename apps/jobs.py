@@ -186,3 +186,10 @@ class Jobs:
             jobs = [self._jobs.pop(key) for key in tabs]
         for job in jobs:
             job.stop()
+
+    def close(self) -> None:
+        """The app ends: stop every job, so that its threads end too."""
+        with self._lock:
+            jobs = [*self._jobs.values()]
+        for job in jobs:
+            job.stop()

@@ -10,6 +10,7 @@ from apps import render
 from apps.chat_tab import ChatTab
 from apps.experiments_tab import ExperimentsTab
 from apps.images_tab import ImagesTab
+from apps.jobs import Jobs
 from apps.models_tab import ModelsTab
 from apps.page import QUIET, Page, Words, page_of
 from apps.speech_tab import SpeechTab
@@ -27,10 +28,10 @@ _REMEMBER_LANGUAGE = """(language) => {
 }"""
 
 
-def lay_out(language: str, local: bool) -> gr.Blocks:
+def lay_out(language: str, local: bool, jobs: Jobs | None = None) -> gr.Blocks:
     """Every component and event of the page, in one language to begin with."""
     words = Words(language)
-    page = Page(words, local)
+    page = Page(words, local, jobs=jobs or Jobs())
     with gr.Blocks(
         title=text("page.title", language),
         analytics_enabled=False,

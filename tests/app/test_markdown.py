@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -52,6 +52,7 @@ def tokens(text: str) -> Iterator[Token]:
         yield from token.children or ()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(_PIECES), max_size=25).map("".join))
 def test_no_html_and_no_picture_is_left(text: str) -> None:
     kinds = {token.type for token in tokens(harmless(text))}

@@ -12,7 +12,9 @@ import apps
 from apps.texts import TEXTS, text
 
 _SOURCES = sorted(Path(apps.__file__).parent.glob("*.py"))
-_CODE = "\n".join(path.read_text() for path in _SOURCES if path.name != "texts.py")
+_CODE = "\n".join(path.read_text() for path in _SOURCES if path.name != "texts.py").replace(
+    "'", '"'
+)
 #: Words that are the same in Vietnamese.
 _SAME = {"page.title", "page.sql"}
 
