@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,14 @@ import pytest
 import workbench as wb
 from workbench.engines import pool as pool_module
 from workbench.engines import stub
-from workbench.engines.base import ChatDelta, ChatOptions, Message, StopCheck, never_stop
+from workbench.engines.base import ChatDelta
 from workbench.errors import InvalidDatabase, ProviderError, QueryFailed, UserInputError
 from workbench.tasks.record import Record, observe
-from workbench.tasks.sql import Answer, Attempt
-from workbench.tasks.sql.prompt import first_messages, repair_messages
+from workbench.tasks.sql import Attempt
+from workbench.tasks.sql.prompt import write_prompt
 
 SQL = "SELECT name FROM customers ORDER BY id"
 FENCED = f"```sql\n{SQL};\n```"
-
-Ask = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -35,24 +33,6 @@ def reply_with(
         return write_model("stub-sql", options={"reply": reply, **options})
 
     return make
-
-
-@pytest.fixture
-def replies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the stub answers, one after the other; the conversations are kept in `asked`."""
-    queue: list[str] = []
-
-    def stream(
-        self: stub.StubModel,
-        messages: Sequence[Message],
-        options: ChatOptions,
-        should_stop: StopCheck = never_stop,
-    ) -> Iterator[ChatDelta]:
-        yield ChatDelta(queue.pop(0))
-        yield ChatDelta(finish_reason="stop")
-
-    monkeypatch.setattr(stub.StubModel, "stream", stream)
-    return queue
 
 
 def test_a_question_is_answered(reply_with: Callable[..., str], database: Path):
@@ -125,25 +105,18 @@ def test_a_slow_query_is_an_answer_with_an_error(reply_with: Callable[..., str],
     assert len(answer.attempts) == 1
 
 
-def test_one_repair_with_the_engine_s_error(
-    reply_with: Callable[..., str], replies: list[str], duckdb_file: Path
+def test_a_failed_query_is_an_answer_with_the_engine_s_error(
+    reply_with: Callable[..., str], database: Path
 ):
-    replies += ["```sql\nSELECT nme FROM customers\n```", FENCED]
-    answer = wb.ask(duckdb_file, "Who?", model=reply_with(""))
-    assert answer.error is None and answer.sql == SQL
-    first, second = answer.attempts
-    assert first.error is not None and "nme" in first.error
-    assert second == Attempt(SQL, None)
+    answer = wb.ask(database, "Who?", model=reply_with("SELECT nme FROM customers"))
+    assert answer.error is not None and "nme" in answer.error
+    assert answer.attempts == (Attempt("SELECT nme FROM customers", answer.error),)
 
 
-def test_a_second_failure_is_the_end(
-    reply_with: Callable[..., str], replies: list[str], duckdb_file: Path
-):
-    replies += ["SELECT nme FROM customers", "SELECT * FROM custmers", FENCED]
-    answer = wb.ask(duckdb_file, "Who?", model=reply_with(""))
-    assert answer.error is not None and "Did you mean customers?" in answer.error
-    assert len(answer.attempts) == 2
-    assert replies == [FENCED]
+def test_an_answer_that_was_cut_says_so(reply_with: Callable[..., str], duckdb_file: Path):
+    model = reply_with("```sql\nSELECT " + "1 + " * 1000)
+    answer = wb.ask(duckdb_file, "Who?", model=model)
+    assert answer.error is not None and "cut off after 512 tokens" in answer.error
 
 
 @pytest.mark.parametrize(
@@ -251,14 +224,11 @@ def test_a_schema_too_long_for_the_model_is_said_with_numbers(
 
 def test_the_prompt_holds_schema_hint_dialect_and_question(duckdb_file: Path):
     schema = wb.sql.schema(duckdb_file)
-    (message,) = first_messages(schema, "Who\nbuys?", "people are\ncustomers")
+    (message,) = write_prompt(schema, "Who\nbuys?", "people are\ncustomers")
     assert message.role == "user"
     assert message.content.startswith(schema.to_sql())
     for part in ("-- Hint: people are customers\n", "DuckDB", "-- Who buys?"):
         assert part in message.content
-    longer = repair_messages([message], Attempt("SELECT x", "no column x"), schema)
-    assert [m.role for m in longer] == ["user", "assistant", "user"]
-    assert "no column x" in longer[-1].content
 
 
 @pytest.mark.models

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, overload
 
-from workbench.engines.base import ChatOptions, Message, StopCheck
+from workbench.engines.base import ChatOptions, StopCheck
 from workbench.engines.pool import default_pool
 from workbench.errors import (
     Cancelled,
@@ -26,14 +26,13 @@ from workbench.tasks.sql.answer import Answer, AskEvent, Attempt
 from workbench.tasks.sql.execute import run_guarded, schema_of
 from workbench.tasks.sql.extract import extract_sql, is_complete
 from workbench.tasks.sql.match import is_ordered, same_answer
-from workbench.tasks.sql.prompt import first_messages, repair_messages
+from workbench.tasks.sql.prompt import write_prompt
 from workbench.tasks.sql.rows import Rows
 from workbench.tasks.sql.schema import Schema
 from workbench.tasks.sql.sources import Source, find_source
 from workbench.tasks.stream import Stream
 
 _MAX_SQL_TOKENS = 512
-_MAX_ATTEMPTS = 2
 
 Database = str | os.PathLike[str]
 AskStream = Stream[AskEvent, Answer]
@@ -125,10 +124,6 @@ class _Run:
     def __init__(self, request: _Request, should_stop: StopCheck) -> None:
         self._request = request
         self._should_stop = should_stop
-        self._attempts: list[Attempt] = []
-        self._may_repair = False
-        self._prompt_tokens = 0
-        self._completion_tokens = 0
         self._recorder = Recorder(
             "sql",
             request.spec,
@@ -145,7 +140,6 @@ class _Run:
     def events(self) -> Generator[AskEvent, None, Answer]:
         """Yield where the work is; return the answer."""
         request, recorder = self._request, self._recorder
-        rows: Rows | None = None
         with recorder:
             yield AskEvent("schema")
             with recorder.phase("schema"):
@@ -153,18 +147,8 @@ class _Run:
             reference = request.reference and guard.check(
                 request.reference, schema.dialect, schema.table_names
             )
-            conversation = first_messages(schema, request.question, request.hint)
-            while rows is None and len(self._attempts) < _MAX_ATTEMPTS:
-                rows = yield from self._attempt(schema, conversation)
-                if rows is None and not self._may_repair:
-                    break
-                conversation = repair_messages(conversation, self._attempts[-1], schema)
+            attempt, rows = yield from self._attempt(schema)
             seconds = recorder.elapsed_seconds()
-        recorder.metrics |= {
-            "prompt_tokens": float(self._prompt_tokens),
-            "completion_tokens": float(self._completion_tokens),
-            "attempts": float(len(self._attempts)),
-        }
         recorder.quality["valid_sql"] = float(rows is not None)
         if reference:
             self._score(rows, reference, schema)
@@ -172,23 +156,23 @@ class _Run:
             question=request.question,
             database=request.source.path,
             model=request.spec.id,
-            sql=self._attempts[-1].sql,
+            sql=attempt.sql,
             columns=rows.columns if rows else (),
             rows=rows.rows if rows else (),
             truncated=rows.truncated if rows else False,
             seconds=seconds,
-            error=self._attempts[-1].error,
-            attempts=tuple(self._attempts),
+            error=attempt.error,
+            attempts=(attempt,),
             record=recorder.finish(),
         )
 
-    def _attempt(
-        self, schema: Schema, conversation: Sequence[Message]
-    ) -> Generator[AskEvent, None, Rows | None]:
-        """Let the model write SQL and run it. None: it failed, as the new attempt says."""
+    def _attempt(self, schema: Schema) -> Generator[AskEvent, None, tuple[Attempt, Rows | None]]:
+        """Let the model write SQL and run it; the rows are None where that failed.
+
+        A failed query is not given back to the model: small models write it again as it was.
+        """
         request, recorder = self._request, self._recorder
-        self._may_repair = False
-        text = yield from self._generate(schema, conversation)
+        text, is_cut = yield from self._generate(schema)
         sql = extract_sql(text)
         try:
             if self._should_stop():
@@ -196,6 +180,10 @@ class _Run:
             if not sql:
                 raise QueryFailed(
                     f"{request.spec.id} wrote no SQL.", "Ask in other words or use a larger model."
+                )
+            if is_cut and text.rstrip().endswith(sql):  # it may run all the same, and be wrong
+                raise QueryFailed(
+                    f"The SQL was cut off after {_MAX_SQL_TOKENS} tokens.", "Ask for less at once."
                 )
             yield AskEvent("guard", sql)
             with recorder.phase("guard"):
@@ -205,22 +193,16 @@ class _Run:
                 rows = run_guarded(
                     request.source, sql, request.limit, request.timeout_seconds, self._should_stop
                 )
-        except (UnsafeSQL, QueryFailed) as error:
-            self._may_repair = bool(sql)
-            self._attempts.append(Attempt(sql, str(error)))
-            return None
-        except (QueryTimeout, Cancelled) as error:
-            self._attempts.append(Attempt(sql, str(error)))
-            return None
-        self._attempts.append(Attempt(sql, None))
-        return rows
+        except (UnsafeSQL, QueryFailed, QueryTimeout, Cancelled) as error:
+            return Attempt(sql, str(error)), None
+        return Attempt(sql, None), rows
 
-    def _generate(
-        self, schema: Schema, conversation: Sequence[Message]
-    ) -> Generator[AskEvent, None, str]:
-        """What the model wrote, until its fenced block is closed."""
+    def _generate(self, schema: Schema) -> Generator[AskEvent, None, tuple[str, bool]]:
+        """What the model wrote until its fenced block is closed, and whether it was cut off."""
         request, recorder = self._request, self._recorder
+        messages = write_prompt(schema, request.question, request.hint)
         text = shown = ""
+        is_cut = False
 
         def enough() -> bool:
             return self._should_stop() or is_complete(text)
@@ -231,19 +213,20 @@ class _Run:
             with recorder.phase("generate"):
                 options = ChatOptions(max_tokens=_MAX_SQL_TOKENS)
                 try:
-                    for delta in model.stream(conversation, options, enough):
+                    for delta in model.stream(messages, options, enough):
                         text += delta.text
+                        is_cut = delta.finish_reason == "length"
+                        if delta.usage is not None:
+                            recorder.metrics["prompt_tokens"] = delta.usage.prompt_tokens
+                            recorder.metrics["completion_tokens"] = delta.usage.completion_tokens
                         sql = extract_sql(text)
                         if sql != shown:
                             shown = sql
                             yield AskEvent("generate", sql)
-                        if delta.usage is not None:
-                            self._prompt_tokens += delta.usage.prompt_tokens
-                            self._completion_tokens += delta.usage.completion_tokens
                 except UserInputError as error:
-                    # the conversation is made here, so only its length can be wrong
+                    # the prompt is made here, so only its length can be wrong
                     raise _schema_too_long(error, schema) from None
-        return text
+        return text, is_cut
 
     def _score(self, rows: Rows | None, reference: str, schema: Schema) -> None:
         """Compare with the reference, outside everything that is timed."""
