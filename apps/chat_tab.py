@@ -54,7 +54,7 @@ class ChatTab:
         with gr.Row(equal_height=True):
             self.message = make(
                 gr.Textbox,
-                {"placeholder": "chat.message"},
+                {"label": "chat.message", "placeholder": "chat.message"},
                 value="",
                 show_label=False,
                 lines=1,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from workbench.project import project_root
@@ -11,6 +13,7 @@ from workbench.settings import get_settings
 
 #: The largest file that a page may send.
 UPLOAD_LIMIT = "500mb"
+KEEP_SECONDS = 86_400.0
 
 
 def prepare() -> Path:
@@ -24,13 +27,25 @@ def prepare() -> Path:
 
 
 def files_folder() -> Path:
-    """Uploads, and the files a page offers for download. Gradio deletes them after a day."""
+    """Uploads, and the files a page offers for download; they are kept for a day."""
     return get_settings().runs / "app" / "files"
 
 
+def remove_old(now_seconds: float) -> None:
+    """Delete what has been there for more than a day."""
+    for path in files_folder().iterdir():
+        if path.lstat().st_mtime > now_seconds - KEEP_SECONDS:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def new_folder() -> Path:
-    """A fresh folder for one result, under a name that cannot be guessed."""
+    """A fresh folder for one result, under a name that cannot be guessed; old ones go."""
     files_folder().mkdir(parents=True, exist_ok=True)
+    remove_old(time.time())
     return Path(tempfile.mkdtemp(dir=files_folder()))
 
 

@@ -17,7 +17,6 @@ from apps.speech_tab import SpeechTab
 from apps.sql_tab import SqlTab
 from apps.texts import LANGUAGES, text
 
-_DAY_SECONDS = 86_400
 _SWITCH_THEME = "() => { document.body.classList.toggle('dark'); }"
 # ?language=vi makes a page that can be bookmarked, and survives a reload
 _REMEMBER_LANGUAGE = """(language) => {
@@ -36,8 +35,6 @@ def lay_out(language: str, local: bool, jobs: Jobs | None = None) -> gr.Blocks:
         title=text("page.title", language),
         analytics_enabled=False,
         fill_width=True,
-        # uploads and downloads older than a day are removed, once a day
-        delete_cache=(_DAY_SECONDS, _DAY_SECONDS),
     ) as blocks:
         _lay_out_header(page, language)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):

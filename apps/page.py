@@ -130,8 +130,8 @@ class Page:
         """
         run = reported(run, status)
 
-        def begin(request: gr.Request) -> list[Any]:
-            with shown_errors(self.words.language):
+        def begin(language: str, request: gr.Request) -> list[Any]:
+            with shown_errors(language):
                 self.jobs.begin(page_of(request), tab)
             return [*(gr.update(interactive=False) for _ in buttons), gr.update(interactive=True)]
 
@@ -142,7 +142,7 @@ class Page:
 
         last = None
         for start in starts:
-            begun = start(begin, None, [*buttons, stop], **QUIET)
+            begun = start(begin, self.language, [*buttons, stop], **QUIET)
             ran = begun.success(
                 run,
                 [*inputs, self.language],

@@ -28,7 +28,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "common.examples": ("Examples: one click runs them", "Ví dụ: bấm một lần là chạy"),
     "common.options": ("Options", "Tùy chọn"),
     "common.seed": ("Seed", "Hạt giống"),
-    "common.downloads": ("Downloads", "Tải về"),
+    "common.downloads": ("Downloads (kept for a day)", "Tải về (giữ một ngày)"),
     "common.refresh": ("Refresh", "Làm mới"),
     "common.loading": (
         "Loading the model… {seconds:.0f} s",
@@ -196,7 +196,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "images.random": ("Random seed", "Ngẫu nhiên"),
     "images.reuse": ("Reuse the last", "Dùng lại"),
     "images.gallery": ("Pictures", "Ảnh"),
-    "images.files": ("PNG with its recipe inside", "PNG kèm công thức bên trong"),
+    "images.files": (
+        "PNG with its recipe inside (kept for a day)",
+        "PNG kèm công thức bên trong (giữ một ngày)",
+    ),
     "images.recipe": ("Recipe: what makes this picture again", "Công thức: để vẽ lại ảnh này"),
     "images.step": ("Step {done} of {total}", "Bước {done} / {total}"),
     "images.done": (

@@ -287,6 +287,17 @@ def test_another_machine_cannot_name_paths_of_this_one(
     assert allowed(str(upload), page, "en") == str(upload)
 
 
+def test_files_are_kept_for_a_day() -> None:
+    files.prepare()
+    folder = files.new_folder()
+    (folder / "result.csv").write_text("a")
+    made = folder.stat().st_mtime
+    files.remove_old(made + files.KEEP_SECONDS - 1)
+    assert folder.is_dir()
+    files.remove_old(made + files.KEEP_SECONDS + 1)
+    assert not folder.exists()
+
+
 # -- speech, images ------------------------------------------------------------------------------
 
 
@@ -434,7 +445,11 @@ def test_the_page_is_served_with_a_policy_that_keeps_it_here(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started: list[gr.Blocks] = []
-    monkeypatch.setattr(gr.Blocks, "block_thread", lambda blocks: started.append(blocks))
+
+    def go_on(blocks: gr.Blocks) -> None:
+        started.append(blocks)
+
+    monkeypatch.setattr(gr.Blocks, "block_thread", go_on)
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     app.launch(port=port, language="vi", auth=("lan", "bí mật"))
     try:

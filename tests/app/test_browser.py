@@ -141,7 +141,7 @@ def shoot(page: Page, name: str) -> None:
     page.screenshot(path=_SHOTS / f"{name}.png", full_page=True)
 
 
-def test_a_visit(page: Page, address: str) -> None:
+def test_a_visit(address: str, page: Page) -> None:
     started = time.perf_counter()
     page.goto(address)
     page.locator("#chat-message textarea").wait_for()
@@ -160,13 +160,11 @@ def test_a_visit(page: Page, address: str) -> None:
 
 
 def chat(page: Page) -> None:
-    page.locator("#chat-message textarea").fill(
-        "Name the capital of Vietnam in one short sentence."
-    )
+    page.locator("#chat-message textarea").fill("What is the capital of France?")
     page.keyboard.press("Enter")
     assert "tokens/s" in finished(page, "chat")
     answer = page.locator("#chat-conversation .bot.message").last
-    assert "Hanoi" in answer.inner_text().replace(" ", "")
+    assert "Paris" in answer.inner_text()
     page.locator("#chat-send").wait_for()
     assert page.locator("#chat-stop").is_disabled()
     shoot(page, "chat")
