@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from workbench.engines.base import (
     StopCheck,
     never_stop,
 )
+from workbench.engines.diffusers_folder import is_out_of_memory, open_pipeline, text_encoders
 from workbench.engines.samplers import find_sampler
 from workbench.errors import (
     Cancelled,
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from workbench.models.spec import ModelSpec
 
 _DTYPES = ("float32", "bfloat16", "float16")
-_PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
-_LIBRARIES = (None, "diffusers", "transformers")
 #: Height and width must be divisible by this in every pipeline, whatever its autoencoder does.
 _PIPELINE_MULTIPLE_PX = 8
 _POLL_SECONDS = 0.05
@@ -173,7 +170,7 @@ class DiffusersModel:
                 callback_on_step_end=after_evaluation,
             ).images
         except (RuntimeError, MemoryError) as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise DoesNotFit(
                     f"Memory ran out while drawing {options.batch} of {width}x{height} pixels.",
                     "Draw fewer at once or smaller ones.",
@@ -274,7 +271,7 @@ class DiffusersModel:
     def _check_window(self, what: str, text: str) -> None:
         """Raises UserInputError when no text encoder can read all of ``text``."""
         excess = []
-        for tokenizer, _ in _text_encoders(self._pipe):
+        for tokenizer, _ in text_encoders(self._pipe):
             marks = tokenizer.num_special_tokens_to_add(pair=False)
             window = tokenizer.model_max_length - marks
             count = len(tokenizer(text, verbose=False).input_ids) - marks
@@ -306,96 +303,13 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> DiffusersModel:
             "On a CPU float16 convolutions take about 5 times as long as those of float32.",
             "Use float32 or bfloat16.",
         )
-    index = _read_index(path)
-    absent = {"safety_checker": None, "requires_safety_checker": False}
-    with _quiet():
+    threads = options.threads or get_settings().threads
+    if threads:
         import torch
-        from diffusers import AutoPipelineForText2Image
-        from safetensors import SafetensorError
 
-        threads = options.threads or get_settings().threads
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            pipe = AutoPipelineForText2Image.from_pretrained(
-                path,
-                local_files_only=True,
-                use_safetensors=True,
-                variant=spec.options.get("variant") or _found_variant(path),
-                dtype=getattr(torch, dtype),
-                **(absent if "safety_checker" in index else {}),
-            ).to(options.device)
-        except (
-            AttributeError,
-            KeyError,
-            OSError,
-            RuntimeError,
-            SafetensorError,
-            TypeError,
-            ValueError,
-        ) as error:
-            if _is_out_of_memory(error):
-                raise MemoryError from None
-            sentence = " ".join(str(error).split()).partition(". ")[0]
-            raise _not_usable(path, sentence or type(error).__name__) from error
-    accepted = inspect.signature(pipe.__call__).parameters
-    if "callback_on_step_end" not in accepted or "guidance_scale" not in accepted:
-        raise _not_usable(path, f"{type(pipe).__name__} cannot report its steps")
-    pipe.set_progress_bar_config(disable=True)
-    _limit_windows(pipe)
+        torch.set_num_threads(threads)
+    pipe = open_pipeline(path, spec.options.get("variant"), dtype, options.device)
     return DiffusersModel(spec, pipe, dtype, options.device)
-
-
-def _text_encoders(pipe: Any) -> list[tuple[Any, Any]]:
-    """(tokenizer, text encoder) of every encoder that the pipeline has."""
-    return [
-        (tokenizer, getattr(pipe, f"text_encoder{number}", None))
-        for number in ("", "_2", "_3")
-        if (tokenizer := getattr(pipe, f"tokenizer{number}", None)) is not None
-    ]
-
-
-def _limit_windows(pipe: Any) -> None:
-    """No tokenizer gives more tokens than its encoder reads; some are saved without a limit."""
-    for tokenizer, encoder in _text_encoders(pipe):
-        positions = getattr(encoder.config, "max_position_embeddings", None)
-        if positions:
-            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    """``model_index.json``, checked: no pickles and no code from the folder will be opened."""
-    try:
-        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _not_usable(path, f"model_index.json cannot be read ({error})") from None
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise _not_usable(path, "model_index.json names no pipeline of diffusers")
-    for name, part in index.items():
-        if name.startswith("_") or not isinstance(part, list) or name == "safety_checker":
-            continue
-        if part[0] not in _LIBRARIES:
-            raise _not_usable(path, f"its {name} asks for code from {part[0]!r}")
-        folder = path / name
-        pickled = [file.name for pattern in _PICKLES for file in folder.glob(pattern)]
-        if pickled and not any(folder.glob("*.safetensors")):
-            raise UserInputError(
-                f"{folder} has only pickled weights ({pickled[0]}), which could run any code.",
-                "Use a copy of the model with .safetensors weights.",
-            )
-    return index
-
-
-def _found_variant(path: Path) -> str | None:
-    """``fp16`` where the folder has such files: the choice that the memory plan makes."""
-    return "fp16" if any(path.glob("*/*.fp16*.safetensors")) else None
-
-
-def _not_usable(path: Path, why: str) -> UserInputError:
-    return UserInputError(
-        f"{path} is not a usable diffusers model: {why.rstrip('.')}.",
-        "Give a folder written by `save_pretrained` of a text-to-image pipeline.",
-    )
 
 
 def _stop_if(stopped: StopCheck) -> None:
@@ -403,44 +317,8 @@ def _stop_if(stopped: StopCheck) -> None:
         raise Cancelled("The drawing was stopped before it was finished.")
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # on a CPU torch raises a plain RuntimeError from its allocator
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
-
-
 def _plain(config: Any) -> dict[str, Any]:
     """A scheduler's configuration as JSON types, without the library's private keys."""
     public = {key: value for key, value in config.items() if not key.startswith("_")}
     plain: dict[str, Any] = json.loads(json.dumps(public, default=lambda value: value.tolist()))
     return plain
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars while loading, and no advice to install torchvision, which is not used."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    bars = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    source = logging.getLogger("transformers.utils.import_utils")
-
-    def not_about_torchvision(record: logging.LogRecord) -> bool:
-        return "torchvision" not in record.getMessage()
-
-    source.addFilter(not_about_torchvision)
-    for library in bars:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in bars:
-            library.enable_progress_bar()
-        source.removeFilter(not_about_torchvision)

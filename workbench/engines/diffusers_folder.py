@@ -1,0 +1,149 @@
+"""Opens the folder of a diffusers pipeline: safetensors only, and no code that lies in it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UserInputError
+
+_PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
+_LIBRARIES = (None, "diffusers", "transformers")
+
+
+def open_pipeline(path: Path, variant: str | None, dtype: str, device: str) -> Any:
+    """The text-to-image pipeline of the folder ``path``, its weights cast while they are read.
+
+    ``variant=None`` takes the ``fp16`` files where there are some: what the memory plan counts.
+    Raises UserInputError (not such a folder, damaged, pickled weights, a pipeline that cannot
+    report its steps), MemoryError.
+    """
+    index = _read_index(path)
+    absent = {"safety_checker": None, "requires_safety_checker": False}
+    with _quiet():
+        import torch
+        from diffusers import AutoPipelineForText2Image
+        from safetensors import SafetensorError
+
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                path,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant or _found_variant(path),
+                dtype=getattr(torch, dtype),
+                **(absent if "safety_checker" in index else {}),
+            ).to(device)
+        except (
+            AttributeError,
+            KeyError,
+            OSError,
+            RuntimeError,
+            SafetensorError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if is_out_of_memory(error):
+                raise MemoryError from None
+            sentence = " ".join(str(error).split()).partition(". ")[0]
+            raise _not_usable(path, sentence or type(error).__name__) from error
+    accepted = inspect.signature(pipe.__call__).parameters
+    if "callback_on_step_end" not in accepted or "guidance_scale" not in accepted:
+        raise _not_usable(path, f"{type(pipe).__name__} cannot report its steps")
+    pipe.set_progress_bar_config(disable=True)
+    _limit_windows(pipe)
+    return pipe
+
+
+def text_encoders(pipe: Any) -> list[tuple[Any, Any]]:
+    """(tokenizer, text encoder) of every encoder that the pipeline has."""
+    return [
+        (tokenizer, getattr(pipe, f"text_encoder{number}", None))
+        for number in ("", "_2", "_3")
+        if (tokenizer := getattr(pipe, f"tokenizer{number}", None)) is not None
+    ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed for want of memory, on whatever device."""
+    # on a CPU torch raises a plain RuntimeError from its allocator
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _limit_windows(pipe: Any) -> None:
+    """No tokenizer gives more tokens than its encoder reads; some are saved without a limit."""
+    for tokenizer, encoder in text_encoders(pipe):
+        positions = getattr(encoder.config, "max_position_embeddings", None)
+        if positions:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """``model_index.json``, checked: no pickles and no code from the folder will be opened."""
+    try:
+        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _not_usable(path, f"model_index.json cannot be read ({error})") from None
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise _not_usable(path, "model_index.json names no pipeline of diffusers")
+    for name, part in index.items():
+        if name.startswith("_") or not isinstance(part, list) or name == "safety_checker":
+            continue
+        if part[0] not in _LIBRARIES:
+            raise _not_usable(path, f"its {name} asks for code from {part[0]!r}")
+        folder = path / name
+        pickled = [file.name for pattern in _PICKLES for file in folder.glob(pattern)]
+        if pickled and not any(folder.glob("*.safetensors")):
+            raise UserInputError(
+                f"{folder} has only pickled weights ({pickled[0]}), which could run any code.",
+                "Use a copy of the model with .safetensors weights.",
+            )
+    return index
+
+
+def _found_variant(path: Path) -> str | None:
+    """``fp16`` where the folder has such files: the choice that the memory plan makes."""
+    return "fp16" if any(path.glob("*/*.fp16*.safetensors")) else None
+
+
+def _not_usable(path: Path, why: str) -> UserInputError:
+    return UserInputError(
+        f"{path} is not a usable diffusers model: {why.rstrip('.')}.",
+        "Give a folder written by `save_pretrained` of a text-to-image pipeline.",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars while loading, and no advice to install torchvision, which is not used."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    bars = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    source = logging.getLogger("transformers.utils.import_utils")
+
+    def not_about_torchvision(record: logging.LogRecord) -> bool:
+        return "torchvision" not in record.getMessage()
+
+    source.addFilter(not_about_torchvision)
+    for library in bars:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in bars:
+            library.enable_progress_bar()
+        source.removeFilter(not_about_torchvision)
