@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -34,12 +35,13 @@ def files_folder() -> Path:
 def remove_old(now_seconds: float) -> None:
     """Delete what has been there for more than a day."""
     for path in files_folder().iterdir():
-        if path.lstat().st_mtime > now_seconds - KEEP_SECONDS:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another request removed it first
+            if path.lstat().st_mtime > now_seconds - KEEP_SECONDS:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def new_folder() -> Path:
@@ -58,12 +60,6 @@ def sample_databases() -> list[Path]:
 def speech_folder() -> Path:
     """The sample clips of the project."""
     return project_root() / "data" / "speech"
-
-
-def sample_clips() -> list[Path]:
-    """The sample recordings, in alphabetical order."""
-    kinds = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
-    return sorted(p for p in speech_folder().glob("*") if p.suffix in kinds)
 
 
 def is_upload(path: Path) -> bool:
