@@ -10,7 +10,8 @@ import gradio as gr
 import workbench
 from apps import render
 from apps.markdown import harmless
-from apps.page import QUIET, Page, page_of, play, waiting_line
+from apps.messages import waiting_line
+from apps.page import QUIET, Page, page_of, play
 from apps.texts import text
 from workbench.engines.base import Message
 from workbench.errors import UserInputError, WorkbenchError

@@ -10,7 +10,8 @@ import gradio as gr
 import workbench
 from apps import render
 from apps.jobs import Job
-from apps.page import Page, progress_line, shown_errors
+from apps.messages import progress_line, shown_errors
+from apps.page import Page
 from apps.texts import text
 from workbench.errors import Cancelled
 from workbench.project import project_root
@@ -86,7 +87,7 @@ class ExperimentsTab:
         shown = [self.experiment, self.count, self.table, self.across, self.up, self.chart]
         busy: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
         self.page.on_stop(TAB, self.stop, self.status)
-        self.page.on_run(
+        (ended,) = self.page.on_run(
             TAB,
             [self.sweep.click],
             self.run,
@@ -96,7 +97,8 @@ class ExperimentsTab:
             stop=self.stop,
             status=self.status,
             api_name="sweep",
-        ).then(self.show, look, shown, **busy)
+        )
+        ended.then(self.show, look, shown, **busy)
         tab.select(self.show, look, shown, **busy)
         self.refresh.click(self.show, look, shown, **busy)
         for choice in (self.experiment, self.across, self.up):

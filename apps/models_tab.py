@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,11 @@ import gradio as gr
 import workbench
 from apps import render
 from apps.jobs import Job
-from apps.page import QUIET, Page, progress_line, shown_errors
+from apps.messages import progress_line, shown_errors
+from apps.model_tables import loaded_table, log_table, models_table, plan_table
+from apps.page import QUIET, Page
 from apps.texts import text
-from workbench.errors import Cancelled, ChecksumMismatch
-from workbench.models.spec import ModelSpec
+from workbench.errors import Cancelled
 from workbench.settings import get_settings
 from workbench.units import format_bytes
 
@@ -113,7 +113,7 @@ class ModelsTab:
         ).then(self.show, page.language, tables, **QUIET)
         page.on_stop(TAB, self.stop, self.status)
         for button, run in ((self.pull, self.run_pull), (self.verify, self.run_verify)):
-            page.on_run(
+            (ended,) = page.on_run(
                 TAB,
                 [button.click],
                 run,
@@ -124,9 +124,9 @@ class ModelsTab:
                 status=self.status,
                 api_name=run.__name__.removeprefix("run_"),
                 concurrency_id="files",
-            ).then(self.show, page.language, tables, **QUIET).then(
-                self.refresh_lists, page.language, lists, **QUIET
             )
+            ended.then(self.show, page.language, tables, **QUIET)
+            ended.then(self.refresh_lists, page.language, lists, **QUIET)
         self.refresh.click(self.show, page.language, tables, **QUIET)
         tab.select(self.show, page.language, tables, **QUIET)
 
@@ -227,89 +227,3 @@ def verdict(model_id: str, checks: list[Any], language: str) -> str:
 def is_right(check: Any) -> bool:
     """Whether one file is what the catalogue says, where it says anything."""
     return check.state in ("ok", "no checksum known")
-
-
-def models_table(language: str) -> dict[str, Any]:
-    """Every model of the catalogue: is it here, how big, what for, under which licence."""
-    names = ("id", "task", "state", "size", "engine", "licence")
-    rows = [
-        [
-            spec.id,
-            spec.task,
-            state_of(spec, language),
-            size_of(spec),
-            spec.engine,
-            spec.licence,
-        ]
-        for spec in workbench.models.list()
-    ]
-    return {"headers": [text(f"models.{name}", language) for name in names], "data": rows}
-
-
-def state_of(spec: ModelSpec, language: str) -> str:
-    """Here, not here, damaged, or at a provider."""
-    if spec.is_remote:
-        return text("models.remote", language)
-    try:
-        path = workbench.models.locate(spec.id)
-    except ChecksumMismatch:
-        return text("models.damaged", language)
-    return text("models.here" if path else "common.not_here", language)
-
-
-def size_of(spec: ModelSpec) -> str:
-    """Bytes of its files: as listed, else as found on this machine."""
-    if spec.size_bytes:
-        return format_bytes(spec.size_bytes)
-    try:
-        path = None if spec.is_remote else workbench.models.locate(spec.id)
-    except ChecksumMismatch:
-        path = None
-    if path is None:
-        return "–"
-    found = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return format_bytes(sum(p.stat().st_size for p in found))
-
-
-def loaded_table(language: str) -> dict[str, Any]:
-    """What is loaded now, who uses it, and how big it was planned and measured."""
-    names = ("id", "engine", "users", "planned", "measured", "idle")
-    rows = [
-        [
-            row.id,
-            row.engine,
-            row.users,
-            format_bytes(row.planned_bytes),
-            format_bytes(row.measured_bytes),
-            round(row.idle_seconds),
-        ]
-        for row in workbench.pool.loaded()
-    ]
-    return {"headers": [text(f"models.{name}", language) for name in names], "data": rows}
-
-
-def log_table(language: str) -> dict[str, Any]:
-    """The pool's last decisions, newest first."""
-    names = ("time", "action", "id", "reason")
-    rows = [
-        [
-            time.strftime("%H:%M:%S", time.localtime(entry["at"])),
-            entry["action"],
-            entry["model"],
-            entry["reason"],
-        ]
-        for entry in reversed(workbench.pool.log()[-50:])
-    ]
-    return {"headers": [text(f"models.{name}", language) for name in names], "data": rows}
-
-
-def plan_table(found: Any, language: str) -> dict[str, Any]:
-    """The terms of a plan, and what they add up to."""
-    names = ("term", "size", "provenance")
-    rows = [[term.name, format_bytes(term.size_bytes), term.provenance] for term in found.terms]
-    rows += [
-        [text("models.peak", language), format_bytes(found.peak_bytes), ""],
-        [text("models.upper", language), format_bytes(found.upper_bytes), ""],
-        [text("models.available", language), format_bytes(found.available_bytes), found.reason],
-    ]
-    return {"headers": [text(f"models.{name}", language) for name in names], "data": rows}

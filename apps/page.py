@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,11 +12,10 @@ import gradio as gr
 import workbench
 from apps import render
 from apps.jobs import Job, Jobs, StreamLike, Update
+from apps.messages import reported, shown_errors
 from apps.texts import text
-from workbench.errors import Cancelled, ChecksumMismatch, WorkbenchError
+from workbench.errors import ChecksumMismatch
 from workbench.models.spec import Task
-
-logger = logging.getLogger(__name__)
 
 #: All events that use the device share this, so that no two tabs load two models at once.
 DEVICE = "device"
@@ -121,12 +116,12 @@ class Page:
         status: Any,
         api_name: str,
         concurrency_id: str = DEVICE,
-    ) -> Any:
+    ) -> list[Any]:
         """Wire a heavy handler: Run is disabled and Stop enabled while it works.
 
         ``starts`` are event listeners (``button.click``). ``run`` is a generator that takes the
         values of ``inputs``, the language, and the `gr.Request`, and yields {component: value}.
-        Returns an event that follows a run.
+        Returns the event that ends a run, one for each start.
         """
         run = reported(run, status)
 
@@ -140,7 +135,7 @@ class Page:
             free = [gr.update(interactive=True) for _ in buttons]
             return [*free, gr.update(interactive=False), render.memory_bar(language)]
 
-        last = None
+        ends: list[Any] = []
         for start in starts:
             begun = start(begin, self.language, [*buttons, stop], **QUIET)
             ran = begun.success(
@@ -150,13 +145,13 @@ class Page:
                 concurrency_id=concurrency_id,
                 concurrency_limit=1,
                 show_progress="hidden",
-                **({"api_name": api_name} if last is None else {"api_visibility": "private"}),
+                **({"api_name": api_name} if not ends else {"api_visibility": "private"}),
             )
             ended = [*buttons, stop, self.memory]
-            last = ran.then(end, self.language, ended, **QUIET)
+            ends.append(ran.then(end, self.language, ended, **QUIET))
             # Gradio 6.31's pages follow `then` after success alone
             ran.failure(end, self.language, ended, **QUIET)
-        return last
+        return ends
 
     def on_stop(self, tab: str, stop: Any, status: Any) -> None:
         """Wire the Stop button of a tab: it stops this page's job of this tab and no other."""
@@ -183,30 +178,6 @@ class Page:
             yield from job.follow(work, self.jobs.device if uses_device else None)
         finally:
             self.jobs.end(page, tab, job)
-
-
-def reported(run: Callable[..., Iterator[Any]], status: Any) -> Callable[..., Iterator[Any]]:
-    """``run``, with what goes wrong said in the tab's status line and in a message.
-
-    The last two values of ``run`` are the language and the request.
-    """
-
-    @functools.wraps(run)
-    def reporting(*values: Any) -> Iterator[Any]:
-        language = str(values[-2])
-        started = time.perf_counter()
-        try:
-            yield from run(*values)
-        except Cancelled:
-            seconds = time.perf_counter() - started
-            line = text("common.stopped", language, seconds=seconds)
-            yield {status: render.status(line)}
-        except Exception as error:
-            message = message_of(error, language)
-            yield {status: render.status(message, kind="error")}
-            raise shown(message, language) from None
-
-    return reporting
 
 
 def choices_of(task: Task, language: str) -> list[tuple[str, str]]:
@@ -241,41 +212,3 @@ def play(make: Callable[[], StreamLike], record: bool) -> Callable[[Job], Any]:
 def page_of(request: gr.Request | None) -> str:
     """Which browser page (or API client) a call comes from."""
     return str(request.session_hash) if request is not None and request.session_hash else "direct"
-
-
-@contextlib.contextmanager
-def shown_errors(language: str) -> Iterator[None]:
-    """Turn what goes wrong in a light handler into a message on the page."""
-    try:
-        yield
-    except Exception as error:
-        raise shown(message_of(error, language), language) from None
-
-
-def message_of(error: Exception, language: str) -> str:
-    """What is wrong and what to do. The unexpected is logged and shown in one line."""
-    if isinstance(error, WorkbenchError):
-        return str(error)
-    logger.error("A handler of the app failed", exc_info=error)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return text("common.internal", language, kind=type(error).__name__, message=first)
-
-
-def shown(message: str, language: str) -> gr.Error:
-    """An error for the page; Gradio would render its message as HTML."""
-    return gr.Error(
-        escape(message), title=text("common.error", language), print_exception=False, duration=15
-    )
-
-
-def waiting_line(update: Update, language: str) -> str:
-    """The status line before a model says anything."""
-    key = "common.waiting" if update.waiting else "common.loading"
-    return render.status(text(key, language, seconds=update.seconds))
-
-
-def progress_line(message: str, done: float, total: float, seconds: float, language: str) -> str:
-    """A status line with a bar and the seconds left."""
-    left = render.eta_seconds(done, total, seconds)
-    eta = " · " + text("common.eta", language, seconds=left) if left is not None else ""
-    return render.status(message + eta, done=done / total if total else None)

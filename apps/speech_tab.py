@@ -12,7 +12,8 @@ import gradio as gr
 
 import workbench
 from apps import files, render
-from apps.page import QUIET, Page, play, progress_line, waiting_line
+from apps.messages import progress_line, waiting_line
+from apps.page import QUIET, Page, play
 from apps.texts import text
 from workbench.engines.base import Segment, SpeechInfo
 from workbench.errors import UserInputError

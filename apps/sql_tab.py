@@ -10,7 +10,8 @@ import gradio as gr
 
 import workbench
 from apps import files, render
-from apps.page import QUIET, Page, play, shown_errors, waiting_line
+from apps.messages import shown_errors, waiting_line
+from apps.page import QUIET, Page, play
 from apps.texts import text
 from workbench.errors import UserInputError
 from workbench.settings import get_settings

@@ -102,7 +102,7 @@ class Tab:
 
         `shown` is filled as it goes on, so it is there after an error too.
         """
-        from apps.page import reported
+        from apps.messages import reported
 
         self.shown: dict[str, Any] = {}
         names = names_of(self)
@@ -195,7 +195,7 @@ def test_an_unexpected_error_is_one_line_and_logged(
 
 
 def test_an_error_message_is_not_html() -> None:
-    from apps.page import shown
+    from apps.messages import shown
 
     assert "<script>" not in shown("no <script>alert(1)</script>", "en").message
 
@@ -368,7 +368,8 @@ def test_models_say_what_is_here_and_what_is_loaded(
     stub_models: dict[str, str], own_pool: ModelPool
 ) -> None:
     import workbench
-    from apps.models_tab import ModelsTab, loaded_table, log_table, models_table
+    from apps.model_tables import loaded_table, log_table, models_table
+    from apps.models_tab import ModelsTab
 
     rows = {row[0]: row for row in models_table("en")["data"]}
     assert rows["stub-chat"][1:3] == ["chat", "yes"]
