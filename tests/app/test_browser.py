@@ -25,7 +25,7 @@ import pytest
 from workbench.project import project_root
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -132,6 +132,11 @@ def finished(page: Page, tab: str) -> str:
     return said
 
 
+def cell(page: Page, table: str, text: str = "") -> Locator:
+    """The first cell of a table that has ``text`` in it."""
+    return page.locator(f"#{table} [data-testid^='cell-']", has_text=text).first
+
+
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
@@ -175,7 +180,7 @@ def sql(page: Page) -> None:
     page.get_by_text("How many customers are there?").click()
     assert "rows" in finished(page, "sql")
     assert "SELECT" in page.locator("#sql-code .cm-content").inner_text().upper()
-    assert page.locator("#sql-result tbody td").first.inner_text().strip()
+    assert cell(page, "sql-result").inner_text() == "2500"
     shoot(page, "sql")
 
 
@@ -201,21 +206,19 @@ def images(page: Page) -> None:
 
 def models(page: Page) -> None:
     open_tab(page, "Models & memory")
-    loaded = page.locator("#models-loaded tbody")
     for name in ("qwen2.5-coder-0.5b", "whisper-base", "shapes-32"):
-        loaded.get_by_text(name).first.wait_for()
+        cell(page, "models-loaded", name).wait_for()
         assert name in page.locator("#memory").inner_text()
     page.locator("#models-plan").click()
     assert "fits" in finished(page, "models")
-    page.locator("#models-terms tbody").get_by_text("weights").first.wait_for()
+    cell(page, "models-terms", "weights").wait_for()
     shoot(page, "models")
 
 
 def experiments(page: Page) -> None:
     open_tab(page, "Experiments")
-    runs = page.locator("#experiments-runs tbody")
     for task in ("chat", "sql", "speech", "image"):
-        runs.get_by_text(task, exact=True).first.wait_for()
+        cell(page, "experiments-runs", task).wait_for()
     page.locator("#experiments-chart canvas, #experiments-chart svg").first.wait_for()
     shoot(page, "experiments")
 
