@@ -127,6 +127,13 @@ def test_the_summary_is_honest_about_n():
     assert "do not agree" in _study(fast, mixed).summary()
 
 
+@pytest.mark.parametrize(("load", "is_said"), [(0.9, False), (5.2, True), (None, False)])
+def test_a_busy_machine_is_said(load: float | None, is_said: bool):
+    study = _study(_trial(1, *_six(1.0), load_per_core=load), _trial(5, *_six(2.0)))
+    assert ("busy with other work" in study.summary()) == is_said
+    assert study.accepted()["load_per_core"] == load
+
+
 def test_a_study_of_failures_says_so_and_still_draws():
     study = _study(_trial(1, failure="crash", error="It was killed by SIGKILL."))
     assert "crash: It was killed by SIGKILL." in study.summary()

@@ -26,6 +26,9 @@ LOWER_IS_BETTER = {
 #: That many items on one side have p = 2 * 0.5**6 < 0.05 if neither configuration is faster.
 SIGN_TEST_ITEMS = 6
 
+#: A sweep alone keeps the load average near one a core; above this, others compute too.
+BUSY_LOAD_PER_CORE = 1.5
+
 
 @dataclass(frozen=True)
 class Spread:

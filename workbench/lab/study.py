@@ -80,6 +80,12 @@ class Study:
             "Times are median (lowest to highest) with the number n of samples; there are too "
             "few for percentiles."
         )
+        load = self._load_per_core()
+        if load is not None and load > statistics.BUSY_LOAD_PER_CORE:
+            lines.append(
+                f"The machine was busy with other work (load {load:.1f} a core): the times are "
+                "not to be relied on; quality and memory are."
+            )
         return "\n".join([*lines, *self._verdict()])
 
     def plot(self) -> Figure:
@@ -154,6 +160,7 @@ class Study:
         return {
             "machine": {name: text for name, text in machine().items() if name != "memory"},
             "environment": environment(),
+            "load_per_core": _rounded(self._load_per_core()),
             "items": self.item_count,
             "repeats": self.spec.repeats,
             "trials": rows,
@@ -192,6 +199,11 @@ class Study:
         if not finished or trial.status != "finished":
             return None
         return statistics.paired_ratio(trial.measurement, finished[0].measurement)
+
+    def _load_per_core(self) -> float | None:
+        """The highest load at which a trial of this study began."""
+        loads = [trial.measurement.load_per_core for trial in self.trials]
+        return max((load for load in loads if load is not None), default=None)
 
     def _finding(self, trial: Trial) -> str:
         if trial.status != "finished":

@@ -30,6 +30,7 @@ from workbench.errors import (
     UserInputError,
     WorkbenchError,
 )
+from workbench.lab.provenance import machine
 from workbench.lab.spec import SweepTask, task_function
 
 #: Why a trial has no result. ``invalid``: the request is wrong; ``unavailable``: a model, engine
@@ -84,6 +85,9 @@ class Measurement(_Strict):
     peak_method: str = ""
     model: str = ""
     wall_seconds: float = 0.0
+    load_per_core: float | None = Field(
+        default=None, description="Load average per core when it began; None: not known here"
+    )
 
     def measured(self) -> list[Call]:
         """The calls that count."""
@@ -95,7 +99,7 @@ def measure(request: TrialRequest) -> Measurement:
 
     An error of the task is recorded with its class, never raised.
     """
-    measurement = Measurement()
+    measurement = Measurement(load_per_core=_load_per_core())
     started = time.perf_counter()
     rounds = ["first", *["warmup"] * request.warmup]
     plan = [(0, kind) for kind in rounds]
@@ -118,7 +122,7 @@ def measure(request: TrialRequest) -> Measurement:
 
 def measure_isolated(request: TrialRequest, timeout_seconds: float) -> Measurement:
     """Run a trial in a fresh process, which is killed with its children after the timeout."""
-    started = time.perf_counter()
+    started, load_per_core = time.perf_counter(), _load_per_core()
     with tempfile.TemporaryDirectory(prefix="workbench-trial-") as folder:
         answer, messages = Path(folder, "measurement.json"), Path(folder, "stderr.txt")
         with messages.open("wb") as stderr:
@@ -139,6 +143,7 @@ def measure_isolated(request: TrialRequest, timeout_seconds: float) -> Measureme
         finally:
             _kill(process)
     measurement.wall_seconds = time.perf_counter() - started
+    measurement.load_per_core = load_per_core
     return measurement
 
 
@@ -175,6 +180,12 @@ def _weights(task: SweepTask, arguments: dict[str, Any], result: Any) -> dict[st
 
     wanted = normalize(reference, "en" if arguments.get("translate") else result.language)
     return {"wer": len(wanted.split()), "cer": len(wanted)}
+
+
+def _load_per_core() -> float | None:
+    if not hasattr(os, "getloadavg"):
+        return None
+    return os.getloadavg()[0] / int(machine()["cores"])
 
 
 def _failure_of(error: Exception) -> Failure:
