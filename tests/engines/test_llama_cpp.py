@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,3 +202,21 @@ def test_a_compute_type_is_not_ignored(write_model, tmp_path: Path):
     spec = workbench.models.get(write_model(engine="llama_cpp"))
     with pytest.raises(UnknownOption, match="cannot load stub-chat as int8"):
         llama_cpp.load(spec, tmp_path / "x.gguf", LoadOptions(compute_type="int8"))
+
+
+@pytest.mark.parametrize(("own", "spins"), [({}, "100"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_do_not_spin_for_long_unless_the_user_says_so(own, spins):
+    code = (
+        "import os; from workbench.engines import llama_cpp; llama_cpp._import_llama_cpp();"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **own}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this build of llama.cpp has no libgomp")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+    # not left behind for torch and for child processes
+    assert done.stdout.strip() == str(own.get("GOMP_SPINCOUNT"))
