@@ -284,7 +284,7 @@ def models_list(
 
     if task not in (None, "chat", "speech", "image", "embedding"):
         raise UserInputError(f"There is no task {task!r}.", "Use chat, speech, image or embedding.")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for spec in workbench.models.list(task):  # type: ignore[arg-type]
         try:
             state = (

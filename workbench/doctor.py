@@ -9,6 +9,7 @@ from workbench.errors import ChecksumMismatch
 from workbench.memory.devices import budget, cpu_device
 from workbench.models import sources
 from workbench.models.catalog import get_catalog
+from workbench.models.spec import ModelSpec
 from workbench.settings import get_settings
 from workbench.tasks.record import environment
 from workbench.units import format_bytes
@@ -41,7 +42,7 @@ def examine() -> dict[str, dict[str, str]]:
     }
 
 
-def _state(spec: sources.ModelSpec) -> str:
+def _state(spec: ModelSpec) -> str:
     if spec.is_remote:
         return "at its provider"
     try:

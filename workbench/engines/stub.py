@@ -131,11 +131,12 @@ class StubModel:
         import numpy as np
 
         self._maybe_fail()
-        vectors = np.empty((len(texts), 8), dtype=np.float32)
+        vectors: NDArray[np.float32] = np.empty((len(texts), 8), dtype=np.float32)
         for row, text in enumerate(texts):
             digest = hashlib.sha256(text.encode()).digest()
             vectors[row] = np.frombuffer(digest[:8], dtype=np.uint8).astype(np.float32) + 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def _maybe_fail(self) -> None:
         if "fail" in self.spec.options:

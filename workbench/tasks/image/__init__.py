@@ -2,7 +2,7 @@
 
 from workbench.engines.base import ImageStep
 from workbench.engines.samplers import SAMPLERS
-from workbench.tasks.image.draw import draw
+from workbench.tasks.image.run import draw
 from workbench.tasks.image.metadata import read_recipe
 from workbench.tasks.image.types import Pictures
 

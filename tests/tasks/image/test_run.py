@@ -13,7 +13,7 @@ import workbench
 from workbench.engines.base import ImageOptions, ImageStep
 from workbench.engines.pool import ModelPool
 from workbench.errors import Cancelled, UnknownModel, UnknownOption, UserInputError
-from workbench.tasks.image.draw import score_shapes
+from workbench.tasks.image.run import score_shapes
 from workbench.tasks.image.shapes.render import render
 from workbench.tasks.image.shapes.scene import Scene, Thing
 from workbench.tasks.record import Record, observe
