@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from workbench.tasks.image.shapes.captions import (
     ENDINGS,
     PREFIXES,
+    SEALED,
     TRAINED,
     UNSEEN,
     caption,
@@ -43,10 +44,12 @@ def test_parser_reads_what_the_caption_says(seed, things, language, wording, par
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_unseen_wordings_are_disjoint_from_trained_ones(language):
     """No unseen wording is a trained template, with or without its prefixes and endings."""
-    assert not set(UNSEEN[language]) & set(TRAINED[language])
-    openings = {re.split(r"\{", template)[0].strip(" ,") for template in UNSEEN[language]}
+    new = {*UNSEEN[language], *SEALED[language]}
+    assert len(new) == len(UNSEEN[language]) + len(SEALED[language])
+    assert not new & set(TRAINED[language])
+    openings = {re.split(r"\{", template)[0].strip(" ,") for template in new}
     assert not openings & set(PREFIXES[language])
-    for template in UNSEEN[language]:
+    for template in new:
         for trained in TRAINED[language]:
             assert template not in {f"{prefix} {trained}" for prefix in PREFIXES[language]}
             assert template not in {trained + ending for ending in ENDINGS[language]}

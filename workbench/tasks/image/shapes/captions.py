@@ -1,7 +1,8 @@
-"""Scenes in words: English and Vietnamese captions, and two disjoint sets of wordings.
+"""Scenes in words: English and Vietnamese captions, and three disjoint sets of wordings.
 
 `TRAINED` templates are what the starter model learns from; `UNSEEN` ones are never used in
-training and measure whether it understands people who write differently. `parse` reads both.
+training and measure whether it understands people who write differently, and so do the `SEALED`
+ones, which did not exist before the training was over. `parse` reads the first two.
 
 Slots: {t} the thing, {p} its position, {b} a background phrase, {B} a background noun, {c} the
 background's colour word; for two things {s} and {o} are the things, {r} the relation, and {i} and
@@ -20,7 +21,7 @@ from workbench.tasks.image.shapes.lexicon import LEXICONS, Lexicon
 from workbench.tasks.image.shapes.scene import INVERSE, Scene, Thing
 
 Language = Literal["en", "vi"]
-Wording = Literal["trained", "unseen"]
+Wording = Literal["trained", "unseen", "sealed"]
 
 PREFIXES: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -220,7 +221,34 @@ UNSEEN: dict[Language, tuple[str, ...]] = {
         "làm ơn vẽ giúp mình {s} cùng với {o} {b}",
     ),
 }
-TEMPLATES: dict[Wording, dict[Language, tuple[str, ...]]] = {"trained": TRAINED, "unseen": UNSEEN}
+# Written when the training was over and the weights were final; complete scenes only.
+SEALED: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "would you kindly produce {t} {p} {b}?",
+        "our new logo: {t} {b}, {p}",
+        "once upon a time there lived {t} {p} {b}",
+        "hey! {t}, {p}, on {c} paper",
+        "i was thinking of {t} with {c} behind it, located {p}",
+        "compose a scene where {t} rests {p}; use {c} as the backdrop colour",
+        "would you kindly produce {s} {r} {o} {b}?",
+        "hey! {s} {r} {o}, on {c} paper",
+        "compose a scene where {s} rests {r} {o}; use {c} as the backdrop colour",
+        "i was thinking of {s} {r} {o} with {c} behind them",
+    ),
+    "vi": (
+        "cậu thử họa {t} {p} {b} xem nào",
+        "ước gì có {t} {p} {b}",
+        "logo mới của quán: {t} {p} {b}",
+        "ngày xưa có {t} sống {p} {b}",
+        "cậu thử họa {s} {r} {o} {b} xem nào",
+        "ước gì có {s} {r} {o} {b}",
+    ),
+}
+TEMPLATES: dict[Wording, dict[Language, tuple[str, ...]]] = {
+    "trained": TRAINED,
+    "unseen": UNSEEN,
+    "sealed": SEALED,
+}
 
 
 def slots(template: str) -> tuple[bool, bool, bool, bool]:

@@ -48,7 +48,8 @@ def _cross(dx: Floats, dy: Floats, r: Floats) -> Floats:
 
 def _ring(dx: Floats, dy: Floats, r: Floats) -> Floats:
     distance = np.hypot(dx, dy)
-    return np.minimum(r - distance, distance - 0.55 * r)
+    band: Floats = np.minimum(r - distance, distance - 0.55 * r)
+    return band
 
 
 def _heart(dx: Floats, dy: Floats, r: Floats) -> Floats:
