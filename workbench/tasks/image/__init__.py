@@ -2,8 +2,8 @@
 
 from workbench.engines.base import ImageStep
 from workbench.engines.samplers import SAMPLERS
-from workbench.tasks.image.run import draw
 from workbench.tasks.image.metadata import read_recipe
+from workbench.tasks.image.run import draw
 from workbench.tasks.image.types import Pictures
 
 __all__ = ["SAMPLERS", "ImageStep", "Pictures", "draw", "read_recipe"]
