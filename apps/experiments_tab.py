@@ -159,7 +159,8 @@ def axis(numbers: list[str], chosen: str, usual: str) -> str:
 
 def readable(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without ids and empty columns, times without microseconds."""
-    table = runs.drop(columns=["run_id", "kind"]).dropna(axis="columns", how="all")
+    table = runs.drop(columns=["run_id", "kind"]).replace("", None)
+    table = table.dropna(axis="columns", how="all")
     if "start" in table:
         table["start"] = table["start"].dt.strftime("%Y-%m-%d %H:%M:%S")
     return table.round(3)

@@ -120,8 +120,9 @@ class ImagesTab:
             gr.Gallery,
             {"label": "images.gallery"},
             columns=4,
-            height=360,
+            height=420,
             object_fit="contain",
+            preview=True,
             format="png",
             interactive=False,
             buttons=["download", "fullscreen"],
@@ -222,7 +223,9 @@ class ImagesTab:
         paths = [str(path) for path in pictures.save(files.new_folder())]
         captions = [text("images.caption", language, seed=number) for number in pictures.seeds]
         yield {
-            self.gallery: list(zip(paths, captions, strict=True)),
+            self.gallery: gr.update(
+                value=list(zip(paths, captions, strict=True)), selected_index=0
+            ),
             self.saved: gr.update(value=paths, visible=True),
             self.recipe: pictures.recipe,
             self.last_seed: pictures.seeds[0],
@@ -260,12 +263,11 @@ def summary(pictures: Any, language: str) -> str:
     line = text(
         "images.done",
         language,
-        count=len(pictures.images),
         seconds=pictures.seconds,
         seeds=", ".join(str(number) for number in pictures.seeds),
     )
     quality = pictures.record.quality
     if not quality:
         return line
-    found = ", ".join(f"{name} {value:g}" for name, value in quality.items())
+    found = ", ".join(f"{name.replace('_', ' ')} {value:.0%}" for name, value in quality.items())
     return f"{line} · {text('images.verdict', language)}: {found}"

@@ -30,6 +30,7 @@ def theme() -> gr.themes.Base:
 
 CSS = """
 .gradio-container { width: 100%; max-width: 1500px !important; margin: 0 auto !important; }
+.gradio-container .main { padding: 12px clamp(8px, 2.5vw, 32px) !important; }
 .low { align-items: flex-end; }
 #header { align-items: center; gap: 6px 18px; }
 #header > * { flex: 0 0 auto; width: auto; }
@@ -60,7 +61,4 @@ CSS = """
 #sql-schema td { padding: 1px 10px 1px 0; vertical-align: top; }
 /* small pictures are pixels, not a blur */
 #images-gallery img { image-rendering: pixelated; }
-@media (max-width: 640px) {
-  .gradio-container .main { padding: 8px !important; }
-}
 """

@@ -63,8 +63,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "### Bạn muốn biết điều gì?\nChọn một ví dụ hoặc viết ở dưới.",
     ),
     "chat.message": (
-        "Write a message; Enter sends, Shift+Enter starts a new line",
-        "Viết tin nhắn; Enter để gửi, Shift+Enter để xuống dòng",
+        "Write a message; Enter sends",
+        "Viết tin nhắn; Enter để gửi",
     ),
     "chat.send": ("Send", "Gửi"),
     "chat.system": ("System prompt", "Lời nhắc hệ thống"),
@@ -203,8 +203,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "images.recipe": ("Recipe: what makes this picture again", "Công thức: để vẽ lại ảnh này"),
     "images.step": ("Step {done} of {total}", "Bước {done} / {total}"),
     "images.done": (
-        "{count} picture(s) in {seconds:.2f} s · seed {seeds}",
-        "{count} ảnh trong {seconds:.2f} giây · hạt giống {seeds}",
+        "Drawn in {seconds:.2f} s · seed {seeds}",
+        "Vẽ trong {seconds:.2f} giây · hạt giống {seeds}",
     ),
     "images.caption": ("seed {seed}", "hạt giống {seed}"),
     "images.verdict": ("Checked", "Đã kiểm tra"),
@@ -275,8 +275,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "experiments.count": ("{count} runs", "{count} lần chạy"),
     "experiments.sweep": (
-        "Run the small sweep: Whisper compute types",
-        "Chạy thí nghiệm nhỏ: kiểu số của Whisper",
+        "Run the Whisper sweep",
+        "Chạy thí nghiệm Whisper",
     ),
     "experiments.sweeping": (
         "Trial {done} of {total}: {what}",

@@ -336,7 +336,7 @@ def test_images_are_saved_with_their_recipe(
     tab = Tab(ImagesTab)
     values = ("a star", "", stub_models["image"], "DPM++ 2M", 3, 2.0, 32, 32, 2, 7, False)
     shown = tab.run(*values)
-    assert [caption for _, caption in shown["gallery"]] == ["seed 7", "seed 8"]
+    assert [caption for _, caption in value_of(shown["gallery"])] == ["seed 7", "seed 8"]
     assert shown["last_seed"] == 7 and shown["recipe"]["prompt"] == "a star"
     for path in value_of(shown["saved"]):
         with Image.open(path) as picture:
