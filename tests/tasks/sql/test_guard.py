@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlglot.dialects import DuckDB, SQLite
 
 import workbench as wb
-from workbench.errors import QueryFailed, UnsafeSQL
+from workbench.errors import QueryFailed, UnsafeSQL, UserInputError
 from workbench.tasks.sql import functions, guard
 
 CASES = Path(__file__).parents[2] / "sql_cases"
@@ -129,6 +132,31 @@ def test_no_listed_function_makes_rows_from_outside():
 @pytest.mark.parametrize("name", ["parquet_scan", "query", "json_execute_serialized_sql", "glob"])
 def test_the_functions_that_read_files_are_not_listed(name: str):
     assert name not in functions.SCALAR["duckdb"] | functions.TABLE["duckdb"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM customers : s AT (VERSIO  )",
+        "SELECT {'a':1,:2}.a, MAP {'k':'v'}",
+        "WITH big AS (SET * FROM orders) SELECT 1",
+        "SHOW SELECT * FROM customers",
+        "SELECT a -> 'x' ->",
+    ],
+)
+def test_broken_text_is_refused_whatever_the_parser_does(
+    sql: str, caplog: pytest.LogCaptureFixture
+):
+    with pytest.raises((UnsafeSQL, QueryFailed)):
+        guard.check(sql, "duckdb", TABLES)
+    assert not caplog.records
+
+
+@given(text=st.text(), first=st.sampled_from(["", "SELECT ", "WITH ", "FROM ", "SHOW ", "("]))
+def test_any_text_passes_or_is_refused(text: str, first: str):
+    for dialect in ("duckdb", "sqlite"):
+        with contextlib.suppress(UserInputError):
+            guard.check(first + text, dialect, TABLES)
 
 
 def test_check_reads_the_schema_itself(database: Path):

@@ -9,13 +9,14 @@ open other files), so an error here does not write by itself.
 from __future__ import annotations
 
 import difflib
+import logging
 import threading
 from collections.abc import Collection
 from typing import Any
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect as Grammar
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ParseError
 from sqlglot.tokens import Token, TokenType
 
 from workbench.errors import QueryFailed, UnsafeSQL
@@ -26,6 +27,9 @@ MAX_CHARACTERS = 100_000
 MAX_BRANCHES = 500
 _REMEDY = "Write one SELECT that reads the tables of the database."
 _NAME_KEY = "written_name"
+_THREAD = "sql-guard"
+# what sqlglot would warn of is refused here, with a reason
+logging.getLogger("sqlglot").addFilter(lambda record: record.threadName != _THREAD)
 
 #: Words that a statement may begin with; anything else is refused before it is parsed.
 _FIRST_WORDS: dict[Dialect, frozenset[str]] = {
@@ -119,13 +123,15 @@ def _parse(sql: str, dialect: Dialect) -> tuple[exp.Expr, str]:
         tokens = grammar.tokenize(sql)
         _check_tokens(tokens, dialect)
         return _with_fresh_stack(grammar, tokens, sql), sql[: tokens[-1].end + 1]
+    except UnsafeSQL:
+        raise
     except RecursionError:
         raise UnsafeSQL("The SQL is nested too deeply to be checked.", _REMEDY) from None
-    except SqlglotError as error:
-        errors = getattr(error, "errors", None)
+    except Exception as error:  # broken text makes the parser fail in many ways
+        errors = error.errors if isinstance(error, ParseError) else []
         reason = errors[0]["description"] if errors else str(error)
         raise UnsafeSQL(
-            f"The SQL cannot be read: {' '.join(str(reason).split())[:200]}", _REMEDY
+            f"The SQL cannot be read: {' '.join(str(reason).split())[:200]}.", _REMEDY
         ) from None
 
 
@@ -139,6 +145,8 @@ def _check_tokens(tokens: list[Token], dialect: Dialect) -> None:
     first = tokens[0].text.upper()
     if first not in _FIRST_WORDS[dialect]:
         raise UnsafeSQL(f"A statement that begins with {first[:40]} is not allowed.", _REMEDY)
+    if first == "SHOW" and [token.text.upper() for token in tokens] != ["SHOW", "TABLES"]:
+        raise UnsafeSQL("Of SHOW only SHOW TABLES is allowed.", "Use DESCRIBE for a table.")
     branches = sum(token.token_type == TokenType.SELECT for token in tokens)
     if branches > MAX_BRANCHES:
         raise UnsafeSQL(
@@ -149,21 +157,21 @@ def _check_tokens(tokens: list[Token], dialect: Dialect) -> None:
 def _with_fresh_stack(grammar: Grammar, tokens: list[Token], sql: str) -> exp.Expr:
     """Parse in a thread of its own, so that the depth allowed (about 40 levels) does not depend
     on how deep the caller is. Python's recursion limit counts frames per thread."""
-    outcome: list[exp.Expr | BaseException] = []
+    outcome: list[exp.Expr | Exception] = []
 
     def parse() -> None:
         try:
             (statement,) = grammar.parser().parse(tokens, sql)
             assert statement is not None
             outcome.append(statement)
-        except (SqlglotError, RecursionError) as error:
+        except Exception as error:  # raised again where somebody waits for it
             outcome.append(error)
 
-    thread = threading.Thread(target=parse, name="sql-guard")
+    thread = threading.Thread(target=parse, name=_THREAD)
     thread.start()
     thread.join()
     (result,) = outcome
-    if isinstance(result, BaseException):
+    if isinstance(result, Exception):
         raise result
     return result
 
