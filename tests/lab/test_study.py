@@ -131,7 +131,9 @@ def test_the_summary_is_honest_about_n():
 def test_a_busy_machine_is_said(load: float | None, is_said: bool):
     study = _study(_trial(1, *_six(1.0), load_per_core=load), _trial(5, *_six(2.0)))
     assert ("busy with other work" in study.summary()) == is_said
-    assert study.accepted()["load_per_core"] == load
+    accepted = study.accepted()
+    assert accepted["load_per_core"] == load
+    assert ("seconds_ratio" in accepted["trials"][0]) != is_said
 
 
 def test_a_study_of_failures_says_so_and_still_draws():

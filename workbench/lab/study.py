@@ -80,11 +80,10 @@ class Study:
             "Times are median (lowest to highest) with the number n of samples; there are too "
             "few for percentiles."
         )
-        load = self._load_per_core()
-        if load is not None and load > statistics.BUSY_LOAD_PER_CORE:
+        if self._is_busy():
             lines.append(
-                f"The machine was busy with other work (load {load:.1f} a core): the times are "
-                "not to be relied on; quality and memory are."
+                f"The machine was busy with other work (load {self._load_per_core():.1f} a core): "
+                "the times are not to be relied on; quality and memory are."
             )
         return "\n".join([*lines, *self._verdict()])
 
@@ -137,9 +136,12 @@ class Study:
     def accepted(self) -> dict[str, Any]:
         """What another machine of the class can check: quality and ratios, no seconds.
 
-        This is the content of an experiment's ``accepted.json``.
+        This is the content of an experiment's ``accepted.json``. Ratios of times are left out
+        when the machine was busy with other work.
         """
-        kept = ("status", "n", "seconds_ratio", "seconds_ratio_low", "seconds_ratio_high")
+        kept = ["status", "n"]
+        if not self._is_busy():
+            kept += ["seconds_ratio", "seconds_ratio_low", "seconds_ratio_high"]
         first = self.finished()[:1]
         base_bytes = statistics.peak_bytes(first[0].measurement) if first else 0
         rows = []
@@ -204,6 +206,10 @@ class Study:
         """The highest load at which a trial of this study began."""
         loads = [trial.measurement.load_per_core for trial in self.trials]
         return max((load for load in loads if load is not None), default=None)
+
+    def _is_busy(self) -> bool:
+        load = self._load_per_core()
+        return load is not None and load > statistics.BUSY_LOAD_PER_CORE
 
     def _finding(self, trial: Trial) -> str:
         if trial.status != "finished":
