@@ -77,6 +77,7 @@ class ExperimentsTab:
             color="model",
             tooltip="all",
             height=380,
+            show_label=False,  # a title would push the legend out of its box
             visible=False,
             elem_id="experiments-chart",
         )

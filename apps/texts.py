@@ -123,10 +123,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "sql.phase_generate": ("Writing SQL…", "Đang viết SQL…"),
     "sql.phase_guard": ("Checking that it only reads…", "Đang kiểm tra chỉ đọc dữ liệu…"),
     "sql.phase_execute": ("Running it…", "Đang chạy…"),
-    "sql.rows": ("{count} rows in {seconds:.2f} s", "{count} dòng trong {seconds:.2f} giây"),
+    "sql.rows": ("Rows: {count} · {seconds:.2f} s", "Số dòng: {count} · {seconds:.2f} giây"),
     "sql.truncated": (
-        "; cut at {limit}: there are more rows",
-        "; cắt ở {limit}: còn nhiều dòng hơn",
+        " · cut at {limit}: there are more",
+        " · cắt ở {limit}: còn nữa",
     ),
     "sql.no_question": ("Write a question first.", "Hãy viết câu hỏi trước."),
     "sql.no_sql": ("There is no SQL to run yet.", "Chưa có SQL để chạy."),

@@ -178,7 +178,7 @@ def chat(page: Page) -> None:
 def sql(page: Page) -> None:
     open_tab(page, "SQL")
     page.get_by_text("How many customers are there?").click()
-    assert "rows" in finished(page, "sql")
+    assert "Rows: 1 " in finished(page, "sql")
     assert "SELECT" in page.locator("#sql-code .cm-content").inner_text().upper()
     assert cell(page, "sql-result").inner_text() == "2500"
     shoot(page, "sql")
@@ -230,7 +230,7 @@ def vietnamese(page: Page) -> None:
     page.get_by_role("tab", name="Mô hình & bộ nhớ").wait_for()
     open_tab(page, "SQL")
     page.get_by_text("Có bao nhiêu khách hàng?").click()
-    assert "dòng" in finished(page, "sql")
+    assert "Số dòng: 1 " in finished(page, "sql")
     shoot(page, "vietnamese")
 
 

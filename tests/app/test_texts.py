@@ -50,4 +50,4 @@ def test_every_text_is_used() -> None:
 
 
 def test_values_are_filled_in() -> None:
-    assert text("sql.rows", "vi", count=3, seconds=0.5) == "3 dòng trong 0.50 giây"
+    assert text("sql.rows", "vi", count=3, seconds=0.5) == "Số dòng: 3 · 0.50 giây"
