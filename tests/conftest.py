@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
 from workbench.engines import pool as pool_module
 from workbench.models import catalog
 from workbench.settings import get_settings
+
+
+# a busy machine is no failure
+hypothesis.settings.register_profile("workbench", deadline=None)
+hypothesis.settings.load_profile("workbench")
 
 
 def _forget() -> None:

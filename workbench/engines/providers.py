@@ -105,7 +105,7 @@ class ProviderChat:
                 "Use json_schema, or a local GGUF model.",
             )
         request = _request(options)
-        turns = [{"role": m.role, "content": m.content} for m in messages]
+        turns = _turns(messages)
 
         def work(emit: Emit[Any]) -> None:
             chunks = self._client.stream(turns, **request)
@@ -202,6 +202,14 @@ def _request(options: ChatOptions) -> dict[str, Any]:
             }
         }
     return request
+
+
+def _turns(messages: Sequence[Message]) -> list[Any]:
+    """The conversation in LangChain's own message types."""
+    from langchain.messages import AIMessage, HumanMessage, SystemMessage
+
+    kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
+    return [kinds[message.role](message.content) for message in messages]
 
 
 def _client_class() -> Any:

@@ -59,8 +59,15 @@ def load(
     try:
         with _no_progress_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, **safe)
-            model = kind.from_pretrained(path, dtype=dtype or "auto", use_safetensors=True, **safe)
-        model = model.to(options.device).eval()
+            # accelerate puts each weight on the device as it is read: no second copy in memory
+            model = kind.from_pretrained(
+                path,
+                dtype=dtype or "auto",
+                device_map=options.device,
+                use_safetensors=True,
+                **safe,
+            )
+        model = model.eval()
     except Exception as error:  # whatever is wrong with a checkpoint, in the library's own words
         raise Unavailable(
             f"transformers cannot load {spec.id}: {first_line(error)}",
