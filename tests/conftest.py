@@ -14,7 +14,6 @@ from workbench.engines import pool as pool_module
 from workbench.models import catalog
 from workbench.settings import get_settings
 
-
 # a busy machine is no failure
 hypothesis.settings.register_profile("workbench", deadline=None)
 hypothesis.settings.load_profile("workbench")
