@@ -12,6 +12,7 @@ import workbench
 from apps import files, render
 from apps.messages import shown_errors, waiting_line
 from apps.page import QUIET, Page, play
+from apps.schema_view import schema_html
 from apps.texts import text
 from workbench.errors import UserInputError
 from workbench.settings import get_settings
@@ -95,7 +96,8 @@ class SqlTab:
             {"label": "sql.sql"},
             language="sql",
             interactive=True,
-            lines=4,
+            lines=2,
+            wrap_lines=True,
             elem_id="sql-code",
         )
         with gr.Row():
@@ -231,8 +233,8 @@ class SqlTab:
         if not database:
             return ""
         with shown_errors(language):
-            html: str = workbench.sql.schema(allowed(database, self.page, language))._repr_html_()
-            return html
+            found = workbench.sql.schema(allowed(database, self.page, language))
+            return schema_html(found, language)
 
     def uploaded(self, path: str) -> Any:
         """Choose the file that was uploaded."""

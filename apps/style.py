@@ -56,9 +56,11 @@ CSS = """
   background: var(--neutral-200); }
 .dark .wb-bar { background: var(--neutral-700); }
 .wb-bar div { height: 100%; background: var(--primary-500); transition: width 0.15s; }
-#sql-schema { font-size: 12.5px; overflow: auto; }
-#sql-schema summary { cursor: pointer; margin-top: 4px; }
-#sql-schema td { padding: 1px 10px 1px 0; vertical-align: top; }
+#sql-schema summary { cursor: pointer; padding: 2px 0; }
+#sql-schema ul { margin: 0 0 8px 18px; padding: 0; list-style: none; }
+#sql-schema li { padding: 1px 0; line-height: 1.35; }
+#sql-schema small, #sql-schema p { font-size: 12px; color: var(--body-text-color-subdued); }
+#sql-schema p { margin: 0 0 2px 18px; }
 /* small pictures are pixels, not a blur */
 #images-gallery img { image-rendering: pixelated; }
 """

@@ -103,6 +103,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "sql.upload": ("Upload a file (up to 500 MB)", "Tải tệp lên (tối đa 500 MB)"),
     "sql.schema": ("Tables and columns", "Bảng và cột"),
+    "sql.table_rows": ("{count:,} rows", "{count:,} dòng"),
+    "sql.primary_key": ("primary key", "khóa chính"),
     "sql.question": ("Question", "Câu hỏi"),
     "sql.question_placeholder": (
         "Ask in English or Vietnamese; Enter asks",

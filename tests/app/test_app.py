@@ -268,7 +268,14 @@ def test_edited_sql_cannot_write(stub_models: dict[str, str], people: str) -> No
 
 def test_the_schema_shows_tables_and_columns(stub_models: dict[str, str], people: str) -> None:
     html = sql_tab().tab.show_schema(people, "en")
-    assert "people" in html and "city" in html
+    assert "<b>people</b> <small>3 rows</small>" in html
+    assert "<code>city</code> <small>VARCHAR</small>" in html
+
+
+def test_names_in_a_database_are_not_html(stub_models: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "evil.csv").write_text('"<img src=x onerror=alert(1)>"\n1\n')
+    html = sql_tab().tab.show_schema(str(tmp_path / "evil.csv"), "vi")
+    assert "<img" not in html and "&lt;img" in html
 
 
 def test_another_machine_cannot_name_paths_of_this_one(
