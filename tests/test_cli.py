@@ -242,7 +242,7 @@ def test_a_taken_port(run: Run):
             assert f"Port {port} is taken" in err
 
 
-def test_a_model_that_is_not_here(run: Run, home: Path):
+def test_a_model_that_is_not_here(run: Run, home: Path, own_pool):
     code, _, err = run("chat", "hi")
     assert code == 4
     assert "workbench models pull qwen2.5-coder-0.5b" in err

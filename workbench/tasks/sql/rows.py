@@ -97,8 +97,10 @@ def json_value(value: Any) -> Any:  # noqa: PLR0911 - one line a type
         return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_value(item) for item in value]
-    if isinstance(value, float | Decimal) and math.isfinite(value):
+    if isinstance(value, Decimal) and value.is_finite():  # a signalling NaN cannot be a float
         return float(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
     if isinstance(value, dt.date | dt.time):  # a datetime is a date
         return value.isoformat()
     if isinstance(value, bytes):
