@@ -10,8 +10,9 @@ import gradio as gr
 import workbench
 from apps import render
 from apps.jobs import Job
-from apps.messages import progress_line, shown_errors
+from apps.messages import shown_errors
 from apps.page import Page
+from apps.scatter import Point, scatter
 from apps.texts import text
 from workbench.errors import Cancelled
 from workbench.project import project_root
@@ -69,18 +70,7 @@ class ExperimentsTab:
             self.up = make(
                 gr.Dropdown, {"label": "experiments.y"}, choices=[Y], value=Y, min_width=140
             )
-        self.chart = make(
-            gr.ScatterPlot,
-            {"label": "experiments.chart"},
-            x=X,
-            y=Y,
-            color="model",
-            tooltip="all",
-            height=380,
-            show_label=False,  # a title would push the legend out of its box
-            visible=False,
-            elem_id="experiments-chart",
-        )
+        self.chart = gr.HTML(elem_id="experiments-chart")
         make(gr.Markdown, {"value": "experiments.open"})
 
     def _wire(self, tab: Any) -> None:
@@ -111,19 +101,22 @@ class ExperimentsTab:
             from workbench.lab import store
 
             names = store.experiments()
-            chosen = experiment if experiment in names else ALL
-            runs = store.runs(chosen or None)
+            everything = store.runs()
+        chosen = experiment if experiment in names else ALL
+        runs = everything if chosen == ALL else everything[everything["experiment"] == chosen]
         key = "experiments.count" if len(runs) else "experiments.none"
-        numbers = numeric_columns(runs)
-        x, y = axis(numbers, x, X), axis(numbers, y, Y)
-        everything = (text("experiments.all", language), ALL)
+        # of all runs: a list that shrinks would refuse what was chosen before
+        numbers = numeric_columns(everything)
+        x = axis(numbers, x, X)
+        y = axis([name for name in numbers if name != x] or numbers, y, Y)
+        choices = [(text("experiments.all", language), ALL), *names]
         return {
-            self.experiment: gr.update(choices=[everything, *names], value=chosen),
+            self.experiment: gr.update(choices=choices, value=chosen),
             self.count: render.status(text(key, language, count=len(runs))),
             self.table: gr.update(value=readable(runs), visible=len(runs) > 0),
             self.across: gr.update(choices=numbers, value=x),
             self.up: gr.update(choices=numbers, value=y),
-            self.chart: plotted(runs, x, y),
+            self.chart: plotted(runs, x, y) or nothing(runs, x, y, language),
         }
 
     def run(self, language: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
@@ -144,7 +137,7 @@ class ExperimentsTab:
             elif update.events:
                 done, total, what = update.events[-1]
                 line = text("experiments.sweeping", language, done=done, total=total, what=what)
-                yield {self.status: progress_line(line, done, total, update.seconds, language)}
+                yield {self.status: render.status(line, done=done / total)}
 
 
 def numeric_columns(runs: pd.DataFrame) -> list[str]:
@@ -167,10 +160,22 @@ def readable(runs: pd.DataFrame) -> pd.DataFrame:
     return table.round(3)
 
 
-def plotted(runs: pd.DataFrame, x: str, y: str) -> Any:
-    """The chart of the runs that have both values."""
-    both = [name for name in (x, y) if name in runs]
-    points = runs.dropna(subset=both) if len(both) == 2 or x == y else runs.iloc[:0]
-    columns = list(dict.fromkeys([x, y, "model", "run", "experiment"]))
-    points = points.reindex(columns=columns)
-    return gr.update(value=points, x=x, y=y, visible=len(points) > 0)
+def plotted(runs: pd.DataFrame, x: str, y: str) -> str:
+    """The chart of the runs that have both values, a colour for each model."""
+    if x not in runs or y not in runs:
+        return ""
+    points = [
+        Point(
+            float(run[x]),
+            float(run[y]),
+            str(run["model"]),
+            f"{run['run']} ({run['experiment']})\n{x}: {run[x]:g}\n{y}: {run[y]:g}",
+        )
+        for run in runs.dropna(subset=[x, y]).to_dict("records")
+    ]
+    return scatter(points, x, y)
+
+
+def nothing(runs: pd.DataFrame, x: str, y: str, language: str) -> str:
+    """Why there is no chart, once there are runs."""
+    return render.status(text("experiments.no_points", language, x=x, y=y)) if len(runs) else ""

@@ -8,7 +8,7 @@ from html import escape
 from apps.texts import text
 from workbench.units import format_bytes
 
-_MODEL_COLOURS = ("#2563eb", "#0d9488", "#9333ea", "#db2777", "#ea580c", "#65a30d")
+MODEL_COLOURS = ("#2563eb", "#0d9488", "#9333ea", "#db2777", "#ea580c", "#65a30d")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def memory_bar(language: str) -> str:
         Part(text("memory.workbench", language), own, "#64748b"),
     ]
     for number, row in enumerate(models):
-        colour = _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
+        colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
         parts.append(Part(row.id, row.measured_bytes, colour))
     summary = text(
         "memory.used",

@@ -43,13 +43,13 @@ CSS = """
 .wb-memory-bar { display: flex; height: 10px; border-radius: 5px; overflow: hidden;
   background: var(--neutral-200); }
 .dark .wb-memory-bar { background: var(--neutral-700); }
-.wb-memory-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px;
+.wb-memory-legend, .wb-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px;
   margin-top: 4px; color: var(--body-text-color-subdued); }
-.wb-memory-legend i { display: inline-block; width: 9px; height: 9px; border-radius: 2px;
-  margin-right: 5px; }
+.wb-memory-legend i, .wb-legend i { display: inline-block; width: 9px; height: 9px;
+  border-radius: 2px; margin-right: 5px; }
 .wb-status { font-size: 14px; padding: 7px 11px; border-radius: 6px; line-height: 1.4;
   background: var(--block-background-fill); border-left: 3px solid var(--neutral-400);
-  overflow-wrap: anywhere; }
+  overflow-wrap: anywhere; white-space: pre-line; }
 .wb-done { border-left-color: #16a34a; }
 .wb-error { border-left-color: #dc2626; }
 .wb-bar { height: 6px; border-radius: 3px; overflow: hidden; margin-top: 6px;
@@ -61,6 +61,9 @@ CSS = """
 #sql-schema li { padding: 1px 0; line-height: 1.35; }
 #sql-schema small, #sql-schema p { font-size: 12px; color: var(--body-text-color-subdued); }
 #sql-schema p { margin: 0 0 2px 18px; }
+.wb-chart { width: 100%; max-height: 420px; display: block; }
+.wb-chart line { stroke: var(--border-color-primary); }
+.wb-chart text { fill: var(--body-text-color-subdued); font-size: 11px; }
 /* small pictures are pixels, not a blur */
 #images-gallery img { image-rendering: pixelated; }
 """

@@ -268,12 +268,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "experiments.filter": ("Experiment", "Thí nghiệm"),
     "experiments.all": ("all", "tất cả"),
     "experiments.runs": ("Runs", "Các lần chạy"),
-    "experiments.chart": ("Chart", "Biểu đồ"),
     "experiments.x": ("Across", "Trục ngang"),
     "experiments.y": ("Up", "Trục dọc"),
     "experiments.none": (
         "No run is recorded yet. Switch on “Record runs in MLflow” at the top, or start the sweep.",
         "Chưa có lần chạy nào. Hãy bật “Ghi các lần chạy vào MLflow” ở trên, hoặc chạy thí nghiệm.",
+    ),
+    "experiments.no_points": (
+        "No run has both {x} and {y}: choose other numbers for the chart.",
+        "Không lần chạy nào có cả {x} và {y}: hãy chọn số khác cho biểu đồ.",
     ),
     "experiments.count": ("{count} runs", "{count} lần chạy"),
     "experiments.sweep": (

@@ -219,7 +219,7 @@ def experiments(page: Page) -> None:
     open_tab(page, "Experiments")
     for task in ("chat", "sql", "speech", "image"):
         cell(page, "experiments-runs", task).wait_for()
-    page.locator("#experiments-chart canvas, #experiments-chart svg").first.wait_for()
+    page.locator("#experiments-chart circle").first.wait_for()
     shoot(page, "experiments")
 
 
