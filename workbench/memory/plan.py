@@ -16,13 +16,14 @@ from workbench.units import format_bytes
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 _SAFETENSORS_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "I64": 8, "I32": 4}
 
-#: What an engine takes beside weights and cache before its first request: buffers, tokenizer,
-#: code pages. Measured as process memory on two starters of each engine, rounded up.
+#: What an engine takes beside weights and cache up to the end of a first short request: its
+#: libraries, buffers and activations. Measured on the starters as growth of the process (peak
+#: RSS, Linux x86_64) less weights and cache; the largest of each engine, rounded up.
 _RUNTIME_BYTES = {
     "llama_cpp": 160 * 2**20,
-    "ctranslate2": 140 * 2**20,
-    "diffusers": 450 * 2**20,
-    "transformers": 450 * 2**20,
+    "ctranslate2": 230 * 2**20,
+    "diffusers": 460 * 2**20,
+    "transformers": 340 * 2**20,
 }
 
 
@@ -84,7 +85,8 @@ def plan_model(
     """Compare what ``spec`` needs with what ``budget`` gives.
 
     Terms: weights (from the headers), key-value cache (llama.cpp), the engine's runtime.
-    Activations are not predicted yet: the upper bound adds a quarter of the weights for them.
+    Activations of larger requests (a long recording, a large picture) are not predicted yet:
+    the upper bound adds a quarter of the weights for them.
     """
     header = read_weights(path)
     dtype = compute_type or spec.options.get("compute_type") or spec.dtype
