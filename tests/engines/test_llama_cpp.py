@@ -220,3 +220,16 @@ def test_threads_do_not_spin_for_long_unless_the_user_says_so(own, spins):
     assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
     # not left behind for torch and for child processes
     assert done.stdout.strip() == str(own.get("GOMP_SPINCOUNT"))
+
+
+@pytest.mark.models
+def test_a_model_closed_right_after_loading_does_not_hang():
+    """A hang inside llama.cpp cannot be interrupted, so it happens in another process."""
+    code = (
+        "import workbench as wb\n"
+        "spec = wb.models.get('smollm2-135m')\n"
+        "for _ in range(5):\n"
+        "    with wb.pool.acquire(spec): pass\n"
+        "    assert wb.pool.unload() == [spec.id]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

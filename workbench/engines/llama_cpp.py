@@ -69,7 +69,11 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> LlamaCppChat:
     params.ui = False
     params.n_threads_http = 1
     try:
-        return LlamaCppChat(spec, xllamacpp.Server(params))
+        server = xllamacpp.Server(params)
+        # A server that is freed before its loop has begun waits for that loop for ever: one
+        # answered request shows that it runs.
+        server.handle_completions({"prompt": ".", "max_tokens": 1, "cache_prompt": False})
+        return LlamaCppChat(spec, server)
     except RuntimeError:
         raise Unavailable(
             f"llama.cpp cannot load {path.name}.",
