@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from workbench.engines.base import LoadOptions
 from workbench.engines.pool import default_pool
 from workbench.errors import UserInputError
 from workbench.memory.devices import Budget
+from workbench.memory.facts import read_facts
 from workbench.memory.plan import MemoryPlan, plan_model
+from workbench.memory.request import LoadOptions
 from workbench.models import get, sources
 from workbench.units import parse_bytes
 
@@ -34,4 +35,4 @@ def plan(
     if memory is None:
         return default_pool().plan(spec, options)
     given = Budget("cpu", parse_bytes(memory), f"the budget given is {memory}")
-    return plan_model(spec, sources.require(spec), given, context_tokens, compute_type)
+    return plan_model(read_facts(spec, sources.require(spec)), given, options)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from workbench import models
 from workbench.engines import ctranslate2 as engine
-from workbench.engines.base import LoadOptions, SpeechOptions
+from workbench.engines.base import SpeechOptions
 from workbench.errors import ModelMissing, SettingsError, Unavailable, UnknownOption
+from workbench.memory.request import LoadOptions
 from workbench.models import sources
 from workbench.models.spec import ModelSpec
 from workbench.project import project_root

@@ -23,7 +23,7 @@ from PIL.Image import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from workbench.engines import diffusers as engine
-from workbench.engines.base import DrawnImages, ImageOptions, ImageStep, LoadOptions
+from workbench.engines.base import DrawnImages, ImageOptions, ImageStep
 from workbench.engines.samplers import SAMPLERS
 from workbench.errors import (
     Cancelled,
@@ -32,6 +32,7 @@ from workbench.errors import (
     UserInputError,
     WorkbenchError,
 )
+from workbench.memory.request import LoadOptions
 from workbench.models.spec import LocalSource, ModelSpec
 
 # the schedulers of diffusers 0.42 use calls that NumPy 2.4 deprecates

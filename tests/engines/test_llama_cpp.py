@@ -15,9 +15,10 @@ import pytest
 
 import workbench
 from workbench.engines import llama_cpp
-from workbench.engines.base import ChatOptions, LoadOptions, Message
+from workbench.engines.base import ChatOptions, Message
 from workbench.engines.llama_cpp import LlamaCppChat
 from workbench.errors import Unavailable, UnknownOption, UserInputError
+from workbench.memory.request import LoadOptions
 
 HELLO = [Message("user", "Say hello")]
 LONG = [Message("user", "Write a long story about the sea.")]

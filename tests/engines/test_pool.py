@@ -11,11 +11,11 @@ import pytest
 import workbench
 from workbench.engines import pool as pool_module
 from workbench.engines import registry
-from workbench.engines.base import LoadOptions
 from workbench.engines.pool import ModelPool
 from workbench.engines.stub import StubModel
 from workbench.errors import DoesNotFit, ModelMissing, ProviderError
 from workbench.memory.devices import Device
+from workbench.memory.request import LoadOptions
 from workbench.models.spec import ModelSpec
 
 MIB = 2**20

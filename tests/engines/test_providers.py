@@ -11,8 +11,9 @@ import pytest
 
 from tests.servers.openai_server import OpenAIServer, recording_server
 from workbench.engines import providers
-from workbench.engines.base import ChatDelta, ChatOptions, LoadOptions, Message
+from workbench.engines.base import ChatDelta, ChatOptions, Message
 from workbench.errors import ProviderError, SettingsError, UnknownOption
+from workbench.memory.request import LoadOptions
 from workbench.models.spec import ModelSpec
 
 KEY = "sk-the-secret"

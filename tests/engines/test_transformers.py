@@ -13,9 +13,10 @@ import pytest
 import workbench
 from tests.contract.models import tiny_llama
 from workbench.engines import transformers as engine
-from workbench.engines.base import ChatOptions, LoadOptions, Message
+from workbench.engines.base import ChatOptions, Message
 from workbench.engines.transformers.chat import TransformersChat
 from workbench.errors import SettingsError, Unavailable, UnknownOption, UserInputError
+from workbench.memory.request import LoadOptions
 from workbench.models.spec import ModelSpec
 
 ASK = [Message("user", "one two three")]

@@ -31,19 +31,6 @@ def never_stop() -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """How to load: everything that makes two loaded copies of one model different.
-
-    ``None`` leaves the choice to the catalogue entry, then to the engine.
-    """
-
-    device: str = "cpu"
-    compute_type: str | None = None
-    context_tokens: int | None = None
-    threads: int | None = None
-
-
 @runtime_checkable
 class Model(Protocol):
     """Anything that is loaded. ``spec`` says what it is; `close` gives its memory back."""

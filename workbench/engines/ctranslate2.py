@@ -17,16 +17,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.engines.base import (
-    LoadOptions,
-    Segment,
-    SpeechInfo,
-    SpeechOptions,
-    StopCheck,
-    Word,
-    never_stop,
-)
+from workbench.engines.base import Segment, SpeechInfo, SpeechOptions, StopCheck, Word, never_stop
 from workbench.errors import ModelMissing, SettingsError, Unavailable, UnknownOption
+from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:

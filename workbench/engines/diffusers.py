@@ -21,14 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.engines.base import (
-    DrawnImages,
-    ImageOptions,
-    ImageStep,
-    LoadOptions,
-    StopCheck,
-    never_stop,
-)
+from workbench.engines.base import DrawnImages, ImageOptions, ImageStep, StopCheck, never_stop
 from workbench.engines.diffusers_folder import is_out_of_memory, open_pipeline, text_encoders
 from workbench.engines.samplers import find_sampler
 from workbench.errors import (
@@ -38,6 +31,7 @@ from workbench.errors import (
     UserInputError,
     WorkbenchError,
 )
+from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:

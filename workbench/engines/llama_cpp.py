@@ -19,7 +19,6 @@ from workbench.engines.base import (
     ChatDelta,
     ChatOptions,
     EngineSpeed,
-    LoadOptions,
     Message,
     StopCheck,
     Usage,
@@ -28,6 +27,7 @@ from workbench.engines.base import (
 from workbench.engines.worker import Emit, iterate
 from workbench.errors import Unavailable, UnknownOption, UserInputError, WorkbenchError
 from workbench.memory.headers import read_gguf
+from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from workbench.engines import registry
-from workbench.engines.base import LoadOptions, Model
+from workbench.engines.base import Model
 from workbench.errors import DoesNotFit, WorkbenchError
 from workbench.memory.devices import Device, budget, cpu_device, process_bytes, trim_process
+from workbench.memory.facts import read_facts
 from workbench.memory.plan import MemoryPlan, plan_model
+from workbench.memory.request import LoadOptions
 from workbench.models import sources
 from workbench.models.spec import ModelSpec
 from workbench.units import format_bytes
@@ -218,11 +220,7 @@ class ModelPool:
         with self._lock:
             held = sum(s.plan.peak_bytes for s in self._slots.values() if s.plan)
         return plan_model(
-            spec,
-            path,
-            budget(device, max(0, held - freed_bytes)),
-            context_tokens=options.context_tokens,
-            compute_type=options.compute_type,
+            read_facts(spec, path), budget(device, max(0, held - freed_bytes)), options
         )
 
     def _close(self, slot: _Slot, reason: str) -> None:

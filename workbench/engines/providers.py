@@ -16,17 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from workbench.engines.base import (
-    ChatDelta,
-    ChatOptions,
-    LoadOptions,
-    Message,
-    StopCheck,
-    Usage,
-    never_stop,
-)
+from workbench.engines.base import ChatDelta, ChatOptions, Message, StopCheck, Usage, never_stop
 from workbench.engines.worker import Emit, iterate
 from workbench.errors import ProviderError, SettingsError, UnknownOption
+from workbench.memory.request import LoadOptions
 from workbench.models.spec import RemoteSource
 
 if TYPE_CHECKING:

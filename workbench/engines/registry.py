@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.engines.base import LoadOptions, Model
+from workbench.engines.base import Model
 from workbench.errors import EngineMissing, SettingsError
+from workbench.memory.request import LoadOptions
 
 if TYPE_CHECKING:
     from workbench.models.spec import ModelSpec, Task
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Engine:
-    """One runtime: the module that loads with it and the packages that it needs."""
+    """One runtime: the module that loads with it, and the packages that it needs.
+
+    ``imports`` are the modules that a first request loads; their memory is the engine's own.
+    """
 
     name: str
     module: str
     packages: tuple[str, ...]
     tasks: tuple[Task, ...]
+    imports: tuple[str, ...] = ()
 
     @property
     def is_installed(self) -> bool:
@@ -30,17 +35,49 @@ class Engine:
         return all(importlib.util.find_spec(package) for package in self.packages)
 
 
+_TORCH_IMPORTS = (
+    "torch",
+    "accelerate",
+    "transformers",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+)
+
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("llama_cpp", "workbench.engines.llama_cpp", ("xllamacpp",), ("chat",)),
-        Engine("ctranslate2", "workbench.engines.ctranslate2", ("faster_whisper",), ("speech",)),
-        Engine("diffusers", "workbench.engines.diffusers", ("diffusers", "torch"), ("image",)),
+        Engine(
+            "llama_cpp",
+            "workbench.engines.llama_cpp",
+            ("xllamacpp",),
+            ("chat",),
+            ("xllamacpp",),
+        ),
+        Engine(
+            "ctranslate2",
+            "workbench.engines.ctranslate2",
+            ("faster_whisper",),
+            ("speech",),
+            ("ctranslate2", "faster_whisper"),
+        ),
+        Engine(
+            "diffusers",
+            "workbench.engines.diffusers",
+            ("diffusers", "torch"),
+            ("image",),
+            (
+                *_TORCH_IMPORTS,
+                "diffusers",
+                "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+                "transformers.models.clip.modeling_clip",
+            ),
+        ),
         Engine(
             "transformers",
             "workbench.engines.transformers",
             ("transformers", "torch", "accelerate"),
             ("chat", "embedding"),
+            (*_TORCH_IMPORTS, "transformers.generation.utils"),
         ),
         Engine("providers", "workbench.engines.providers", ("langchain_openai",), ("chat",)),
         Engine("stub", "workbench.engines.stub", (), ("chat", "speech", "image", "embedding")),

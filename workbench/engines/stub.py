@@ -19,7 +19,6 @@ from workbench.engines.base import (
     DrawnImages,
     ImageOptions,
     ImageStep,
-    LoadOptions,
     Message,
     Segment,
     SpeechInfo,
@@ -30,6 +29,7 @@ from workbench.engines.base import (
     never_stop,
 )
 from workbench.errors import Cancelled, ProviderError, UnknownOption
+from workbench.memory.request import LoadOptions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,40 +1,18 @@
-"""Whether a model fits, from its headers and what is free: arithmetic only, nothing is loaded."""
+"""Whether a model fits, from an estimate and what is free: arithmetic only, nothing is loaded."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from workbench.memory.devices import Budget
-from workbench.memory.headers import WeightsHeader, read_weights
-from workbench.models.spec import ModelSpec
+from workbench.memory.estimate import estimate
+from workbench.memory.facts import ModelFacts
+from workbench.memory.machine import Machine, get_machine
+from workbench.memory.request import LoadOptions, RequestSize
+from workbench.memory.terms import Term
 from workbench.units import format_bytes
-
-#: Bytes per weight that an engine computes in, by the name used in catalogue entries.
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
-_SAFETENSORS_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "I64": 8, "I32": 4}
-
-#: What an engine takes beside weights and cache up to the end of a first short request: its
-#: libraries, buffers and activations. Measured on the starters as growth of the process (peak
-#: RSS, Linux x86_64) less weights and cache; the largest of each engine, rounded up.
-_RUNTIME_BYTES = {
-    "llama_cpp": 160 * 2**20,
-    "ctranslate2": 230 * 2**20,
-    "diffusers": 460 * 2**20,
-    "transformers": 340 * 2**20,
-}
-
-
-class Term(BaseModel):
-    """One part of the peak, in bytes, and where the number comes from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    size_bytes: int
-    provenance: str
 
 
 class MemoryPlan(BaseModel):
@@ -76,89 +54,32 @@ class MemoryPlan(BaseModel):
 
 
 def plan_model(
-    spec: ModelSpec,
-    path: Path,
+    facts: ModelFacts,
     budget: Budget,
-    context_tokens: int | None = None,
-    compute_type: str | None = None,
+    options: LoadOptions | None = None,
+    size: RequestSize | None = None,
+    machine: Machine | None = None,
 ) -> MemoryPlan:
-    """Compare what ``spec`` needs with what ``budget`` gives.
-
-    Terms: weights (from the headers), key-value cache (llama.cpp), the engine's runtime.
-    Activations of larger requests (a long recording, a large picture) are not predicted yet:
-    the upper bound adds a quarter of the weights for them.
-    """
-    header = read_weights(path)
-    dtype = compute_type or spec.options.get("compute_type") or spec.dtype
-    terms = [Term(name="weights", size_bytes=_weights(header, dtype), provenance="file headers")]
-    choices: dict[str, Any] = {"dtype": dtype, "quantization": spec.quantization}
-    if spec.engine == "llama_cpp":
-        context = context_tokens or spec.context_tokens or 4096
-        choices["context_tokens"] = context
-        terms.append(
-            Term(
-                name="kv_cache",
-                size_bytes=kv_cache_bytes(header.facts, context),
-                provenance=f"GGUF header, {context} tokens, float16",
-            )
-        )
-    terms.append(
-        Term(
-            name="runtime",
-            size_bytes=_RUNTIME_BYTES.get(spec.engine, 0),
-            provenance=f"measured once for {spec.engine}",
-        )
-    )
-    peak = sum(term.size_bytes for term in terms)
-    upper = peak + terms[0].size_bytes // 4
-    fits = upper <= budget.available_bytes
+    """Compare what the model and one request of ``size`` need with what ``budget`` gives."""
+    options, size = options or LoadOptions(), size or RequestSize()
+    found = estimate(facts, options, size, machine or get_machine())
+    fits = found.upper_bytes <= budget.available_bytes
+    choices = {"dtype": options.compute_type or facts.dtype}
+    if options.context_tokens or facts.context_tokens:
+        choices["context_tokens"] = options.context_tokens or facts.context_tokens
     return MemoryPlan(
-        model=spec.id,
+        model=facts.model,
         device=budget.device,
         fits=fits,
-        peak_bytes=peak,
-        upper_bytes=upper,
+        peak_bytes=found.peak_bytes,
+        upper_bytes=found.upper_bytes,
         available_bytes=budget.available_bytes,
         reason=budget.reason,
-        terms=tuple(terms),
-        phases={"load": terms[0].size_bytes, "run": peak},
+        terms=(*found.resident, *found.binding_phase.terms),
+        phases={p.name: found.resident_bytes + p.size_bytes for p in found.phases},
         choices=choices,
-        cheapest_fixes=() if fits else _fixes(upper - budget.available_bytes, choices),
+        cheapest_fixes=() if fits else _fixes(found.upper_bytes - budget.available_bytes, choices),
     )
-
-
-def kv_cache_bytes(facts: dict[str, object], context_tokens: int, bytes_per_value: int = 2) -> int:
-    """``2 * layers * kv_heads * head_dim * tokens * bytes`` of full attention.
-
-    The facts are those of a GGUF header. Source: llama.cpp's ``llama_kv_cache``.
-    """
-    architecture = facts.get("general.architecture")
-
-    def number(key: str, default: int = 0) -> int:
-        found = facts.get(f"{architecture}.{key}", default)
-        return found if isinstance(found, int) else default
-
-    heads = number("attention.head_count", 1)
-    head_dim = number("attention.key_length", number("embedding_length") // max(1, heads))
-    kv_heads = number("attention.head_count_kv", heads)
-    return 2 * number("block_count") * kv_heads * head_dim * context_tokens * bytes_per_value
-
-
-def _weights(header: WeightsHeader, dtype: str | None) -> int:
-    """Bytes after the engine cast the floating weights to ``dtype``."""
-    target = DTYPE_BYTES.get(dtype or "")
-    if target is None:
-        return header.weights_bytes
-    if header.facts.get("format") == "CTranslate2":
-        # the starters are stored in float16; CTranslate2 converts when it loads
-        return header.weights_bytes * target // 2
-    if not header.bytes_by_dtype:
-        return header.weights_bytes
-    total = 0
-    for stored, size in header.bytes_by_dtype.items():
-        floating = stored.startswith(("F", "BF"))
-        total += size * target // _SAFETENSORS_BYTES[stored] if floating else size
-    return total
 
 
 def _fixes(missing_bytes: int, choices: dict[str, Any]) -> tuple[str, ...]:

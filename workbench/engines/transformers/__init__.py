@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.engines.base import LoadOptions
 from workbench.engines.transformers.chat import TransformersChat, first_line
 from workbench.engines.transformers.embedding import TransformersEmbedding
 from workbench.errors import SettingsError, Unavailable, UnknownOption, UserInputError
+from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:

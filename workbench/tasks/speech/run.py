@@ -8,16 +8,10 @@ from dataclasses import asdict
 from typing import Literal, overload
 
 from workbench import models
-from workbench.engines.base import (
-    LoadOptions,
-    Segment,
-    SpeechInfo,
-    SpeechModel,
-    SpeechOptions,
-    StopCheck,
-)
+from workbench.engines.base import Segment, SpeechInfo, SpeechModel, SpeechOptions, StopCheck
 from workbench.engines.pool import default_pool
 from workbench.errors import Cancelled
+from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 from workbench.tasks.record import Recorder
 from workbench.tasks.speech.audio import AudioInput, read_audio
