@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.models, pytest.mark.timeout(900)]
 
 _SHOTS = project_root() / "artifacts" / "screenshots"
+#: The pictures that a visit leaves behind.
+_PICTURES = (
+    *("chat", "sql", "speech", "images", "models", "experiments"),
+    *("vietnamese", "narrow", "narrow-dark"),
+)
 _ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -147,6 +152,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def test_a_visit(address: str, page: Page) -> None:
+    shutil.rmtree(_SHOTS, ignore_errors=True)
     started = time.perf_counter()
     page.goto(address)
     page.locator("#chat-message textarea").wait_for()
@@ -162,6 +168,7 @@ def test_a_visit(address: str, page: Page) -> None:
     vietnamese(page)
     narrow(page)
     (_SHOTS / "timings.json").write_text(json.dumps({"first_page_seconds": first_page_seconds}))
+    assert sorted(path.stem for path in _SHOTS.glob("*.png")) == sorted(_PICTURES)
 
 
 def chat(page: Page) -> None:

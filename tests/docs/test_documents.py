@@ -45,40 +45,32 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def run(command: list[str], folder: Path) -> str:
+    """What the command prints, run in ``folder`` with this environment's programs first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_runs(command: str, checkout: Path):
-    done = subprocess.run(
-        shlex.split(command),
-        cwd=checkout,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert run(shlex.split(command), checkout).strip()
 
 
 @pytest.mark.models
 def test_the_python_of_the_readme_runs(checkout: Path):
     (code,) = blocks(ROOT / "README.md", "python")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=checkout,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "-->" in done.stdout
+    assert "-->" in run([sys.executable, "-c", code], checkout)
     assert (checkout / "circle.png").is_file()
 
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import workbench
 from workbench.errors import SettingsError, UnknownOption, UserInputError
-from workbench.models.catalog import line_of_key
 from workbench.project import project_root
+from workbench.yaml_files import line_of_key, read_yaml
 
 SweepTask = Literal["transcribe", "chat", "draw", "ask"]
 Item = dict[str, Any]
@@ -163,15 +162,7 @@ def task_function(task: SweepTask) -> Callable[..., Any]:
 
 def _read(path: Path) -> SweepSpec:
     path = path / "experiment.yaml" if path.is_dir() else path
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise SettingsError(f"{path}:{line}: this is not YAML.", "Correct the file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}.", "Check the path.") from None
+    data, text = read_yaml(path)
     if not isinstance(data, dict):
         raise SettingsError(f"{path}:1: this is not a sweep.", "Write `name:`, `task:` and so on.")
     try:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from workbench.errors import SettingsError, UnknownModel
 from workbench.models.spec import HubSource, LocalSource, ModelFile, ModelSpec, Task
 from workbench.project import project_root
 from workbench.settings import get_settings
+from workbench.yaml_files import line_of_key, read_yaml
 
 
 class Catalog:
@@ -70,9 +70,9 @@ class Catalog:
 
 def read_spec(path: Path) -> ModelSpec:
     """One catalogue file. Raises SettingsError with file and line."""
+    data, text = read_yaml(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        return ModelSpec.model_validate(yaml.safe_load(text))
+        return ModelSpec.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         line = line_of_key(text, first["loc"])
@@ -80,29 +80,6 @@ def read_spec(path: Path) -> ModelSpec:
         raise SettingsError(
             f"{path}:{line}: {where}: {first['msg']}.", "Correct the file."
         ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise SettingsError(f"{path}:{line}: this is not YAML.", "Correct the file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}.", "Correct the file.") from None
-
-
-def line_of_key(text: str, location: tuple[int | str, ...]) -> int:
-    """The line (from 1) of the deepest key of ``location`` that the YAML text has."""
-    node = yaml.compose(text)
-    line = 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
-                # pydantic puts the tag of a union between keys; it has no line of its own
-                continue
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
 
 
 def _spec_of_path(path: Path, task: Task | None) -> ModelSpec | None:

@@ -62,4 +62,5 @@ values = st.recursive(
 
 @given(values)
 def test_every_value_has_a_json_form(value: object):
-    json.dumps(json_value(value), allow_nan=False)
+    plain = json_value(value)
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from workbench.tasks.record import Record
-from workbench.tasks.sql.rows import json_rows, make_frame, table_html
-
-if TYPE_CHECKING:
-    import pandas as pd
+from workbench.tasks.sql.rows import Table, json_rows, table_html
 
 Phase = Literal["schema", "generate", "guard", "execute"]
 
@@ -32,7 +29,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Table):
     """The answer to a question, with the SQL that found it.
 
     ``error`` says why there are no rows: the model wrote no SQL, or SQL that is unsafe or fails.
@@ -52,16 +49,6 @@ class Answer:
     attempts: tuple[Attempt, ...]
     record: Record
     agreement: float | None = None
-
-    @property
-    def row_count(self) -> int:
-        """How many rows are here."""
-        return len(self.rows)
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The rows as a pandas table; whole numbers stay whole where some are missing."""
-        return make_frame(self.columns, self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON types, without the record."""

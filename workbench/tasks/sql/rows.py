@@ -16,8 +16,25 @@ if TYPE_CHECKING:
 _SHOWN_ROWS = 50
 
 
+class Table:
+    """What has ``columns`` and ``rows``: how many there are, and the same for pandas."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    @property
+    def row_count(self) -> int:
+        """How many rows are here."""
+        return len(self.rows)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a pandas table; whole numbers stay whole where some are missing."""
+        return make_frame(self.columns, self.rows)
+
+
 @dataclass(frozen=True)
-class Rows:
+class Rows(Table):
     """What a query returned.
 
     ``rows`` hold Python values (dates, decimals, bytes, lists ...); ``row_count`` counts them,
@@ -29,16 +46,6 @@ class Rows:
     truncated: bool
     seconds: float
     sql: str
-
-    @property
-    def row_count(self) -> int:
-        """How many rows are here."""
-        return len(self.rows)
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The rows as a pandas table; whole numbers stay whole where some are missing."""
-        return make_frame(self.columns, self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """columns, rows, row_count, truncated, seconds as JSON types."""
