@@ -15,6 +15,7 @@ import pytest
 
 from workbench import cli
 from workbench.project import project_root
+from workbench.terminal import complete_model
 
 DATA = project_root() / "data"
 Run = Callable[..., tuple[int, str, str]]
@@ -298,4 +299,4 @@ def test_help_is_quick_and_loads_nothing():
 
 
 def test_completion_knows_the_models():
-    assert cli._complete_model("whisper") == ["whisper-base", "whisper-tiny.en"]
+    assert complete_model("whisper") == ["whisper-base", "whisper-tiny.en"]

@@ -3,9 +3,7 @@ to standard error; with ``--json`` standard output holds exactly one JSON object
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.cli_models import models_app, plan
 from workbench.errors import UserInputError, WorkbenchError
+from workbench.terminal import AsJson, ModelName, converse, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
     from workbench.tasks.speech import Transcript
 
 app = typer.Typer(
@@ -29,23 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="The models that can run here.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-
-def _complete_model(incomplete: str) -> list[str]:
-    import workbench
-
-    return [spec.id for spec in workbench.models.list() if spec.id.startswith(incomplete)]
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="A catalogue id, a path, or org/name.", autocompletion=_complete_model
-    ),
-]
 Record = Annotated[
     str | None, typer.Option(metavar="EXPERIMENT", help="Record the run in MLflow under this name.")
 ]
@@ -79,7 +62,7 @@ def chat(
             raise UserInputError(
                 "--json needs a prompt.", "Give one: workbench chat PROMPT --json."
             )
-        _converse(system, options)
+        converse(system, options)
         return
     with _recorded(record):
         stream = workbench.chat(prompt, system=system, stream=True, **options)
@@ -87,7 +70,7 @@ def chat(
             if not as_json:
                 print(delta.text, end="", flush=True)
     if as_json:
-        _print_json(stream.result.to_dict())
+        print_json(stream.result.to_dict())
     else:
         print()
         print(stream.result.summary(), file=sys.stderr)
@@ -119,11 +102,11 @@ def ask(
             timeout_seconds=timeout_seconds,
         )
     if as_json:
-        _print_json(answer.to_dict())
+        print_json(answer.to_dict())
     else:
         print(answer.sql)
         if answer.error is None:
-            _print_table(answer.columns, answer.rows, answer.row_count, answer.truncated)
+            print_table(answer.columns, answer.rows, answer.row_count, answer.truncated)
     if answer.error is not None:
         print(f"error: {answer.error}", file=sys.stderr)
         raise typer.Exit(1)
@@ -144,9 +127,9 @@ def query(
 
     rows = workbench.sql.execute(database, sql, limit=limit, timeout_seconds=timeout_seconds)
     if as_json:
-        _print_json(rows.to_dict())
+        print_json(rows.to_dict())
     else:
-        _print_table(rows.columns, rows.rows, rows.row_count, rows.truncated)
+        print_table(rows.columns, rows.rows, rows.row_count, rows.truncated)
 
 
 @app.command()
@@ -185,7 +168,7 @@ def transcribe(
     failed: WorkbenchError | None = None
     for path in audio:
         try:
-            with _recorded(record), _progress("transcribe", quiet=as_json) as (bar, row):
+            with _recorded(record), progress("transcribe", quiet=as_json) as (bar, row):
                 stream = workbench.transcribe(
                     path,
                     model=model,
@@ -222,7 +205,7 @@ def transcribe(
                 entry["output"] if output is not None else transcript.to_format(form).rstrip("\n")
             )
     if as_json:
-        _print_json(done[0] if len(audio) == 1 else {"transcripts": done})
+        print_json(done[0] if len(audio) == 1 else {"transcripts": done})
     if failed is not None:
         raise typer.Exit(failed.exit_code)
 
@@ -245,7 +228,7 @@ def draw(
     """Draw a picture from a text."""
     import workbench
 
-    with _recorded(record), _progress("draw", quiet=as_json) as (bar, row):
+    with _recorded(record), progress("draw", quiet=as_json) as (bar, row):
         stream = workbench.draw(
             prompt,
             model=model,
@@ -263,127 +246,13 @@ def draw(
     pictures = stream.result
     files = pictures.save(output)
     if as_json:
-        _print_json({**pictures.to_dict(), "files": [str(file) for file in files]})
+        print_json({**pictures.to_dict(), "files": [str(file) for file in files]})
     else:
         for file, used in zip(files, pictures.seeds, strict=True):
             print(f"{file}  seed {used}  {pictures.seconds:.2f} s")
 
 
-# -- models and memory -----------------------------------------------------------------------
-
-
-@models_app.command("list")
-def models_list(
-    task: Annotated[str | None, typer.Option(help="chat, speech, image or embedding.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show the models and whether they are here."""
-    import workbench
-    from workbench.errors import ChecksumMismatch
-    from workbench.units import format_bytes
-
-    if task not in (None, "chat", "speech", "image", "embedding"):
-        raise UserInputError(f"There is no task {task!r}.", "Use chat, speech, image or embedding.")
-    rows: list[dict[str, Any]] = []
-    for spec in workbench.models.list(task):  # type: ignore[arg-type]
-        try:
-            state = (
-                "at its provider"
-                if spec.is_remote
-                else ("here" if workbench.models.locate(spec.id) else "not here")
-            )
-        except ChecksumMismatch:
-            state = "damaged"
-        rows.append(
-            {
-                "id": spec.id,
-                "task": spec.task,
-                "engine": spec.engine,
-                "state": state,
-                "size_bytes": spec.size_bytes,
-                "starter": spec.starter,
-                "licence": spec.licence,
-            }
-        )
-    if as_json:
-        _print_json({"models": rows})
-        return
-    for row in rows:
-        size = format_bytes(row["size_bytes"]) if row["size_bytes"] else ""
-        print(f"{row['id']:<22}{row['task']:<11}{row['engine']:<13}{size:>11}  {row['state']}")
-
-
-@models_app.command("pull")
-def models_pull(
-    names: Annotated[list[str] | None, typer.Argument(autocompletion=_complete_model)] = None,
-    starters: Annotated[bool, typer.Option("--starters", help="All starter models.")] = False,
-    force: Annotated[bool, typer.Option(help="Even if it is here.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Fetch models; every file is checked against its sha256."""
-    import workbench
-
-    wanted = [*(names or [])]
-    if starters:
-        wanted += [spec.id for spec in workbench.models.list() if spec.starter]
-    if not wanted:
-        raise UserInputError("Nothing to pull.", "Name a model, or use --starters.")
-    paths = {}
-    for name in wanted:
-        with _progress(f"pull {name}", quiet=as_json, in_bytes=True) as (bar, row):
-
-            def report(done: int, total: int | None, what: str, bar=bar, row=row) -> None:  # type: ignore[no-untyped-def]
-                bar.update(row, completed=done, total=total)
-                if what.endswith("source."):
-                    bar.console.print(what, markup=False, highlight=False)
-
-            paths[name] = str(workbench.models.pull(name, report, force))
-    if as_json:
-        _print_json({"models": paths})
-    else:
-        for name, path in paths.items():
-            print(f"{name}  {path}")
-
-
-@models_app.command("verify")
-def models_verify(
-    name: Annotated[str, typer.Argument(autocompletion=_complete_model)], as_json: AsJson = False
-) -> None:
-    """Hash a model's files again and compare them with the catalogue."""
-    import workbench
-
-    checks = workbench.models.verify(name)
-    right = bool(checks) and all(c.state in ("ok", "no checksum known") for c in checks)
-    if as_json:
-        _print_json({"model": name, "ok": right, "files": [vars(check) for check in checks]})
-    else:
-        for check in checks:
-            print(f"{check.state:<18}{check.name}")
-    if not right:
-        print(f"error: fetch it again: workbench models pull {name} --force", file=sys.stderr)
-        raise typer.Exit(4)
-
-
-@app.command()
-def plan(
-    model: Annotated[str, typer.Argument(autocompletion=_complete_model)],
-    memory: Annotated[
-        str | None, typer.Option(help="A budget such as 8GiB; default: what is free.")
-    ] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of context (chat).")] = None,
-    compute_type: Annotated[str | None, typer.Option(help="Such as int8 or float32.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Predict whether a model fits, before anything is loaded."""
-    import workbench
-
-    found = workbench.plan(model, memory, context_tokens=context, compute_type=compute_type)
-    if as_json:
-        _print_json(found.to_dict())
-    else:
-        print(found.table())
-    if not found.fits:
-        raise typer.Exit(3)
+app.command("plan")(plan)
 
 
 # -- experiments, app and the rest -----------------------------------------------------------
@@ -402,14 +271,14 @@ def sweep(
     """Measure every combination of an experiment and record it in MLflow."""
     import workbench
 
-    with _progress("sweep", quiet=as_json) as (bar, row):
+    with progress("sweep", quiet=as_json) as (bar, row):
 
         def report(done: int, total: int, what: str) -> None:
             bar.update(row, completed=done, total=total, description=what)
 
         study = workbench.sweep(file, executor=executor, resume=resume, fast=fast, progress=report)
     if as_json:
-        _print_json(study.to_dict())
+        print_json(study.to_dict())
     else:
         print(study.summary())
 
@@ -472,7 +341,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     report = examine()
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     for section, values in report.items():
         print(section)
@@ -480,69 +349,7 @@ def doctor(as_json: AsJson = False) -> None:
             print(f"  {name:<24}{value}")
 
 
-# -- printing and failing --------------------------------------------------------------------
-
-
-def _converse(system: str | None, options: dict[str, Any]) -> None:
-    """A conversation until the end of input; Ctrl+C stops the answer, not the conversation."""
-    from workbench.tasks.chat import Conversation
-
-    conversation = Conversation(system=system, **options)
-    print("An empty line or Ctrl+D ends the conversation; Ctrl+C stops an answer.", file=sys.stderr)
-    while True:
-        try:
-            prompt = input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if not prompt:
-            return
-        _say(conversation.say(prompt, stream=True))
-
-
-def _say(stream: Any) -> None:
-    """Print an answer as it comes; Ctrl+C stops it and keeps the text so far."""
-    # an exception would end the stream itself, and with it the text
-    before = signal.signal(signal.SIGINT, lambda *_: stream.stop())
-    try:
-        for delta in stream:
-            print(delta.text, end="", flush=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    print()
-    print(stream.result.summary(), file=sys.stderr)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _print_table(columns: Any, rows: Any, row_count: int, truncated: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*[str(column) for column in columns])
-    for row in rows[:50]:
-        table.add_row(*["" if value is None else str(value) for value in row])
-    Console().print(table, markup=False)
-    shown = min(50, len(rows))
-    note = f"{shown} of {row_count} rows" if shown < row_count else f"{row_count} rows"
-    print(note + (" (cut at the limit: there are more)" if truncated else ""), file=sys.stderr)
-
-
-@contextmanager
-def _progress(what: str, *, quiet: bool, in_bytes: bool = False) -> Iterator[tuple[Bar, Any]]:
-    """A bar with the time left, on standard error, only where a person watches."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn()]
-    columns += [DownloadColumn()] if in_bytes else [TextColumn("{task.percentage:>3.0f}%")]
-    columns.append(TimeRemainingColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        yield bar, bar.add_task(what, total=None)
+# -- recording, serving and failing ---------------------------------------------------------
 
 
 @contextmanager
@@ -584,7 +391,7 @@ def main() -> None:
         app()
     except WorkbenchError as error:
         if "--json" in sys.argv:
-            _print_json(
+            print_json(
                 {"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code}
             )
         print(f"error: {error}", file=sys.stderr)
