@@ -127,7 +127,7 @@ def _milliseconds_a_token(arrivals: list[float]) -> float:
 
 
 def speech_pair() -> tuple[str, Callable[[], float], Callable[[], float]]:
-    """Seconds for the longest spoken sample, from the file to the text."""
+    """Seconds for the longest sample that a person speaks, from the file to the text."""
     from faster_whisper import WhisperModel
 
     spec = workbench.models.get("whisper-base")
@@ -137,7 +137,7 @@ def speech_pair() -> tuple[str, Callable[[], float], Callable[[], float]]:
     )
     folder = project_root() / "data" / "speech"
     entries = [json.loads(line) for line in (folder / "manifest.jsonl").open(encoding="utf-8")]
-    spoken = [entry for entry in entries if entry["kind"] == "speech"]
+    spoken = [entry for entry in entries if entry["source"].startswith("human")]
     audio = folder / max(spoken, key=lambda entry: entry["duration_seconds"])["file"]
 
     def bare() -> float:
