@@ -1,0 +1,116 @@
+"""The correction learns what runs show, and not more."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.memory.correction import Parts, Sample, apply, fit, parts_of
+from workbench.memory.terms import Estimate, Phase, about, exact
+
+MIB = 2**20
+
+
+def parts(weights: int = 800, dynamic: int = 200, context: int = 100) -> Parts:
+    return Parts(context * MIB, weights * MIB, dynamic * MIB)
+
+
+def off_by(ratio: float, given_parts: Parts | None = None) -> Sample:
+    """A run whose peak is so many times what was predicted."""
+    own = given_parts or parts()
+    return Sample(own, round(ratio * own.total_bytes))
+
+
+def an_estimate(dynamic: int = 200) -> Estimate:
+    return Estimate(
+        family="test",
+        resident=(
+            about("context", 100 * MIB, 0.1, "measured"),
+            exact("weights", 800 * MIB, "headers"),
+            exact("kv_cache", dynamic // 2 * MIB, "formula"),
+        ),
+        phases=(
+            Phase(name="prefill", terms=(about("activations", dynamic // 2 * MIB, 0.5, "?"),)),
+            Phase(name="decode", terms=(about("activations", dynamic // 4 * MIB, 0.5, "?"),)),
+        ),
+    )
+
+
+def test_one_run_takes_away_most_of_its_own_error():
+    found = fit([off_by(1.10)])
+    assert found.median_bytes(parts()) / off_by(1.10).measured_bytes == pytest.approx(1, abs=0.02)
+
+
+def test_runs_as_predicted_change_nothing():
+    found = fit([off_by(1.0)] * 5)
+    assert found.median_bytes(parts()) == parts().total_bytes
+    assert found.factors == pytest.approx((1, 1, 0))
+
+
+def test_many_runs_find_the_factor_of_the_dynamic_part():
+    samples = [
+        Sample(
+            own := parts(dynamic=dynamic, weights=weights),
+            own.context_bytes + own.weights_bytes + round(1.3 * own.dynamic_bytes),
+        )
+        for dynamic in (50, 200, 800)
+        for weights in (200, 800)
+    ]
+    found = fit(samples)
+    assert found.factors[1] == pytest.approx(1.3, abs=0.03)
+    unseen = parts(dynamic=1600, weights=400)
+    assert found.median_bytes(unseen) == pytest.approx((500 + 1.3 * 1600) * MIB, rel=0.02)
+
+
+def test_one_wild_run_among_ten_hardly_counts():
+    good = [off_by(1.05)] * 10
+    wild = off_by(2.0)
+    found = fit([*good, wild])
+    assert found.median_bytes(parts()) == pytest.approx(1.05 * parts().total_bytes, rel=0.02)
+    # but the bound has seen it
+    assert found.upper_bytes(parts()) >= wild.measured_bytes
+
+
+def test_the_bound_narrows_with_runs_that_agree():
+    draw = random.Random(1)
+    bounds = []
+    for n in (1, 5, 50):
+        found = fit([off_by(1.05 + draw.gauss(0, 0.003)) for _ in range(n)])
+        bounds.append(found.upper_bytes(parts()) / found.median_bytes(parts()))
+    assert bounds[0] > bounds[1] > bounds[2] > 1
+
+
+def test_a_request_unlike_those_seen_has_a_wider_bound():
+    found = fit([off_by(1.02)] * 5)
+    near, far = parts(), parts(dynamic=4000)
+    widths = [found.upper_bytes(p) / found.median_bytes(p) for p in (near, far)]
+    assert widths[1] > widths[0]
+
+
+@given(st.lists(st.floats(0.6, 1.8), min_size=1, max_size=20))
+def test_the_bound_is_never_below_a_run_that_was_seen(ratios: list[float]):
+    samples = [off_by(ratio) for ratio in ratios]
+    found = fit(samples)
+    assert all(found.upper_bytes(s.parts) >= s.measured_bytes for s in samples)
+
+
+@given(
+    st.lists(st.floats(0.6, 1.8), min_size=1, max_size=8),
+    st.integers(0, 4000),
+)
+def test_a_corrected_estimate_adds_up(ratios: list[float], dynamic: int):
+    found = fit([off_by(ratio) for ratio in ratios])
+    estimate = an_estimate(dynamic)
+    corrected = apply(found, estimate)
+    assert corrected.peak_bytes == pytest.approx(found.median_bytes(parts_of(estimate)), abs=16)
+    assert corrected.upper_bytes >= found.upper_bytes(parts_of(estimate)) - 16
+    assert corrected.upper_bytes >= corrected.peak_bytes
+    assert corrected.resident[-1].name == "learned"
+    assert f"learned from {len(ratios)} run" in corrected.resident[-1].provenance
+
+
+def test_the_parts_of_an_estimate():
+    assert parts_of(an_estimate()) == parts()
