@@ -13,6 +13,7 @@ import pytest
 
 from tests.memory.test_correction import MIB, an_estimate
 from workbench.errors import Unavailable
+from workbench.memory import history as history_module
 from workbench.memory.history import History, Observation, corrected
 
 
@@ -94,6 +95,7 @@ def test_several_processes_write_at_once(history: History, home: Path):
 @pytest.mark.parametrize("broken", ["garbage", "truncated", "older"])
 def test_a_file_that_cannot_be_used_is_set_aside(history: History, broken: str):
     history.add(seen())
+    history_module._kept.close()  # what follows happens while no process has it open
     if broken == "garbage":
         history.path.write_bytes(b"not a database at all, but long enough to be read" * 100)
     elif broken == "truncated":

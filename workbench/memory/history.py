@@ -8,11 +8,13 @@ of the libraries made.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,63 @@ class Observation:
         """What a correction is fitted to."""
         parts = Parts(self.terms["context"], self.terms["weights"], self.terms["dynamic"])
         return Sample(parts, self.measured_bytes)
+
+
+class _KeptConnection:
+    """The last connection of this process: opening and closing one costs 20 ms, since the last
+    to close moves the log into the file and waits for the disk."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._key: tuple[Path, int, int] | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def get(self, path: Path) -> sqlite3.Connection | None:
+        """The connection, if it is to the file that is at ``path`` now and not a parent's."""
+        return self._connection if self._key == self._key_of(path) else None
+
+    def put(self, path: Path, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Keep this one, close the one before it."""
+        self.close()
+        self._key, self._connection = self._key_of(path), connection
+        return connection
+
+    def close(self) -> None:
+        """Close what is kept, unless a parent process opened it."""
+        if self._connection is not None and self._key is not None and self._key[1] == os.getpid():
+            self._connection.close()
+        self._key = self._connection = None
+
+    def _key_of(self, path: Path) -> tuple[Path, int, int] | None:
+        try:
+            return path, os.getpid(), path.stat().st_ino
+        except OSError:
+            return None
+
+
+_kept = _KeptConnection()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # the kept connection is used under its lock, by whichever thread
+    return sqlite3.connect(path, timeout=_LOCKED_SECONDS, check_same_thread=False)
+
+
+def _is_usable(connection: sqlite3.Connection) -> bool:
+    """Whether it is a sound file of this version. Raises sqlite3.Error where that is not known
+    (locked, no right) and for a file of a newer version, which is not ours to move."""
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("SELECT 1 FROM observations LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return False
+        raise
+    except sqlite3.DatabaseError:  # not a database, or a torn page
+        return False
+    if version > _VERSION:
+        raise sqlite3.OperationalError("a newer workbench wrote it")
+    return bool(version == _VERSION)
 
 
 _COLUMNS = tuple(column.name for column in fields(Observation))
@@ -128,10 +187,18 @@ class History:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside one transaction."""
+        """The connection of this process, inside one transaction."""
         try:
-            with closing(self._connect()) as connection, connection:
-                yield connection
+            with _kept.lock:
+                connection = _kept.get(self.path)
+                if connection is None or not _is_usable(connection):
+                    connection = _kept.put(self.path, self._connect())
+                try:
+                    with connection:
+                        yield connection
+                except BaseException:
+                    _kept.close()
+                    raise
         except (OSError, sqlite3.Error) as error:
             raise Unavailable(
                 f"The memory history {self.path} cannot be used: {error}.",
@@ -143,11 +210,12 @@ class History:
         connection = self._try_connect()
         if connection is None:
             # one process makes or replaces the file, the others find it done
+            _kept.close()
             with FileLock(self.path.with_suffix(".lock")):
                 connection = self._try_connect()
                 if connection is None:
                     self._set_aside()
-                    connection = sqlite3.connect(self.path, timeout=_LOCKED_SECONDS)
+                    connection = _connect(self.path)
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.executescript(
                         f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
@@ -159,25 +227,15 @@ class History:
         """None: there is no file that this version can use."""
         if not self.path.is_file():
             return None
-        connection = sqlite3.connect(self.path, timeout=_LOCKED_SECONDS)
+        connection = _connect(self.path)
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute("SELECT count(*) FROM (SELECT 1 FROM observations LIMIT 1)")
-        except sqlite3.OperationalError as error:
+            if _is_usable(connection):
+                return connection
+        except sqlite3.Error:
             connection.close()
-            if "no such table" in str(error):
-                return None
-            raise  # locked, or no right: the file may be sound
-        except sqlite3.DatabaseError:  # not a database, or a torn page
-            connection.close()
-            return None
-        if version > _VERSION:
-            connection.close()
-            raise sqlite3.OperationalError("a newer workbench wrote it")
-        if version < _VERSION:
-            connection.close()
-            return None
-        return connection
+            raise
+        connection.close()
+        return None
 
     def _set_aside(self) -> None:
         """Rename a file that cannot be used, with its log, and say so."""
