@@ -71,7 +71,7 @@ def tiny_llama(folder: Path) -> Path:
 
 
 def tiny_image_model(folder: Path) -> Path:
-    """A stable diffusion pipeline of a few thousand weights, saved as a diffusers folder."""
+    """A Stable Diffusion pipeline of 32 px with random weights; one token a letter."""
     import torch
     from diffusers import (
         AutoencoderKL,
@@ -82,43 +82,48 @@ def tiny_image_model(folder: Path) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-    for letter in "abcdefghijklmnopqrstuvwxyz":
-        vocabulary[letter] = len(vocabulary)
-        vocabulary[letter + "</w>"] = len(vocabulary)
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            sample_size=16,
-        ),
+        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=20),
         text_encoder=CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=len(vocabulary),
+                vocab_size=len(words),
                 hidden_size=16,
-                intermediate_size=16,
+                intermediate_size=32,
                 num_hidden_layers=1,
                 num_attention_heads=2,
-                max_position_embeddings=77,
-                bos_token_id=0,
-                eos_token_id=1,
-                pad_token_id=1,
+                max_position_embeddings=20,
+                bos_token_id=vocabulary["<|startoftext|>"],
+                eos_token_id=vocabulary["<|endoftext|>"],
             )
         ),
-        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[]),
         unet=UNet2DConditionModel(
             sample_size=8,
-            block_out_channels=(8, 16),
+            block_out_channels=(16, 32),
             layers_per_block=1,
-            cross_attention_dim=16,
-            attention_head_dim=4,
-            norm_num_groups=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=8,
         ),
-        scheduler=DDIMScheduler(),
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            norm_num_groups=4,
+            scaling_factor=1.0,
+        ),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.02,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

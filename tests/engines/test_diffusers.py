@@ -12,16 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoPipelineForText2Image,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline
 from PIL.Image import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from tests.contract.models import tiny_image_model
 from workbench.engines import diffusers as engine
 from workbench.engines.base import DrawnImages, ImageOptions, ImageStep
 from workbench.engines.samplers import SAMPLERS
@@ -44,57 +38,7 @@ QUICK = {"prompt": PROMPT, "steps": 3, "guidance_scale": 2.0, "sampler": "DDIM",
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion pipeline of 32 px with random weights; one token a letter."""
-    torch.manual_seed(0)
-    letters = [chr(code) for code in range(33, 127)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    pipe = StableDiffusionPipeline(
-        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=20),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(words),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=20,
-                bos_token_id=vocabulary["<|startoftext|>"],
-                eos_token_id=vocabulary["<|endoftext|>"],
-            )
-        ),
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(16, 32),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        ),
-        vae=AutoencoderKL(
-            block_out_channels=(8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            norm_num_groups=4,
-            scaling_factor=1.0,
-        ),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.02,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    folder = tmp_path_factory.mktemp("tiny")
-    pipe.save_pretrained(folder)
-    return folder
+    return tiny_image_model(tmp_path_factory.mktemp("tiny"))
 
 
 def spec_of(folder: Path, **entry: Any) -> ModelSpec:
@@ -277,7 +221,7 @@ def test_a_drawing_nobody_listens_to_ends(model: engine.DiffusersModel) -> None:
     events = model.draw(ImageOptions(**{**QUICK, "steps": 900}))
     assert next(events) == ImageStep(1, 900)
     events.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name == "draw-tiny"]
+    assert not [t for t in threading.enumerate() if t.name == "engine"]
     finish(model.draw(ImageOptions(**QUICK)))
 
 
@@ -384,7 +328,7 @@ def test_dtype(load: Callable[..., engine.DiffusersModel]) -> None:
     model = load(options=LoadOptions(compute_type="bfloat16"), dtype="float32")
     assert model._denoiser.dtype == torch.bfloat16
     assert finish(model.draw(ImageOptions(**QUICK))).runtime["dtype"] == "bfloat16"
-    with pytest.raises(UnknownOption, match="no dtype 'int8'"):
+    with pytest.raises(UnknownOption, match="no compute type 'int8'"):
         load(options=LoadOptions(compute_type="int8"))
     with pytest.raises(UnknownOption, match="float16"):
         load(dtype="float16")

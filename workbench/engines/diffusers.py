@@ -11,19 +11,22 @@ the whole process.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import math
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.engines.base import DrawnImages, ImageOptions, ImageStep, StopCheck, never_stop
 from workbench.engines.diffusers_folder import is_out_of_memory, open_pipeline, text_encoders
 from workbench.engines.samplers import find_sampler
+from workbench.engines.worker import Emit, iterate
 from workbench.errors import (
     Cancelled,
     DoesNotFit,
@@ -31,13 +34,13 @@ from workbench.errors import (
     UserInputError,
     WorkbenchError,
 )
+from workbench.memory.matrix import check
 from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:
     from workbench.models.spec import ModelSpec
 
-_DTYPES = ("float32", "bfloat16", "float16")
 #: Height and width must be divisible by this in every pipeline, whatever its autoencoder does.
 _PIPELINE_MULTIPLE_PX = 8
 _POLL_SECONDS = 0.05
@@ -58,7 +61,15 @@ class DiffusersModel:
     def close(self) -> None:
         """Free the memory, after a running drawing has ended."""
         with self._lock:
+            if self._pipe is None:
+                return
             self._pipe = self._scheduler = self._denoiser = None
+        # hooks and the layers that they read weights for hold each other
+        gc.collect()
+        if self._device != "cpu":
+            import torch
+
+            torch.cuda.empty_cache()
 
     def draw(
         self, options: ImageOptions, should_stop: StopCheck = never_stop
@@ -72,40 +83,25 @@ class DiffusersModel:
         more steps than it was trained with), Cancelled within one step, DoesNotFit when memory
         runs out, WorkbenchError when the pictures are not numbers.
         """
-        events: queue.SimpleQueue[ImageStep | DrawnImages | BaseException] = queue.SimpleQueue()
-        abandoned = threading.Event()
 
-        def work() -> None:
-            try:
-                drawn = self._draw_alone(
-                    options, events.put, lambda: abandoned.is_set() or should_stop()
-                )
-            except BaseException as error:
-                events.put(error)
-            else:
-                events.put(drawn)
+        def work(emit: Emit[ImageStep | DrawnImages | None]) -> None:
+            def stopped() -> bool:
+                # a reader who left is known only to `emit`
+                return emit(None) or should_stop()
 
-        worker = threading.Thread(target=work, name=f"draw-{self.spec.id}", daemon=True)
-        worker.start()
-        try:
-            while True:
-                event = events.get()
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-                if isinstance(event, DrawnImages):
-                    return
-        finally:
-            # a consumer that stops listening must not leave a computation behind
-            abandoned.set()
-            worker.join()
+            emit(self._draw_alone(options, emit, stopped))
+
+        with closing(iterate(work)) as events:
+            for event in events:
+                if event is not None:
+                    yield event
 
     # -- inside ------------------------------------------------------------------------------
 
     def _draw_alone(
         self,
         options: ImageOptions,
-        report: Callable[[ImageStep], None],
+        report: Emit[ImageStep | DrawnImages | None],
         stopped: StopCheck,
     ) -> DrawnImages:
         while not self._lock.acquire(timeout=_POLL_SECONDS):
@@ -120,7 +116,7 @@ class DiffusersModel:
     def _draw_locked(
         self,
         options: ImageOptions,
-        report: Callable[[ImageStep], None],
+        report: Emit[ImageStep | DrawnImages | None],
         stopped: StopCheck,
     ) -> DrawnImages:
         import torch
@@ -284,25 +280,20 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> DiffusersModel:
     """Load the pipeline in the folder ``path``.
 
     dtype: the request's, then ``compute_type`` of the entry's options, then the entry's dtype,
-    then float32. Weights are cast while they are read. Raises UnknownOption (dtype),
-    UserInputError (not such a folder, pickled weights, a pipeline that cannot report its steps).
+    then float32 (also where the files hold half of it: a folder that a user names is computed
+    in float32, and planned so). Weights are cast while they are read. Raises UnknownOption (what
+    `workbench.memory.matrix` refuses, with its reason), UserInputError (not such a folder,
+    pickled weights, a pipeline that cannot report its steps).
     """
     dtype = options.compute_type or spec.options.get("compute_type") or spec.dtype or "float32"
-    if dtype not in _DTYPES:
-        raise UnknownOption(
-            f"The diffusers engine has no dtype {dtype!r}.", f"Use {', '.join(_DTYPES)}."
-        )
-    if dtype == "float16" and options.device == "cpu":
-        raise UnknownOption(
-            "On a CPU float16 convolutions take about 5 times as long as those of float32.",
-            "Use float32 or bfloat16.",
-        )
+    options = replace(options, compute_type=dtype)
+    check(spec.id, "diffusers", spec.task, options)
     threads = options.threads or get_settings().threads
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    pipe = open_pipeline(path, spec.options.get("variant"), dtype, options.device)
+    pipe = open_pipeline(path, spec.options.get("variant"), dtype, options)
     return DiffusersModel(spec, pipe, dtype, options.device)
 
 

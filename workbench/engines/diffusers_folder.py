@@ -4,43 +4,60 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UserInputError
+from workbench.engines.diffusers_offload import open_parts, place, store_in_fp8
+from workbench.engines.quantize import quantize_pipeline
+from workbench.engines.quiet import quiet
+from workbench.errors import UnknownOption, UserInputError
+from workbench.memory.request import LoadOptions
 
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 _LIBRARIES = (None, "diffusers", "transformers")
 
 
-def open_pipeline(path: Path, variant: str | None, dtype: str, device: str) -> Any:
-    """The text-to-image pipeline of the folder ``path``, its weights cast while they are read.
+def open_pipeline(path: Path, variant: str | None, dtype: str, options: LoadOptions) -> Any:
+    """The text-to-image pipeline of the folder ``path``, placed and stored as ``options`` say.
 
-    ``variant=None`` takes the ``fp16`` files where there are some: what the memory plan counts.
+    Weights are cast to ``dtype`` while they are read. ``variant=None`` takes the ``fp16`` files
+    where there are some: what the memory plan counts. ``options`` are ones that
+    `workbench.memory.matrix` allows.
+
     Raises UserInputError (not such a folder, damaged, pickled weights, a pipeline that cannot
-    report its steps), MemoryError.
+    report its steps), UnknownOption (a picture decoder that cannot tile), MemoryError.
     """
     index = _read_index(path)
+    variant = variant or _found_variant(path)
     absent = {"safety_checker": None, "requires_safety_checker": False}
-    with _quiet():
+    with quiet("transformers", "diffusers"):
         import torch
         from diffusers import AutoPipelineForText2Image
         from safetensors import SafetensorError
 
+        libraries = {name: part[0] for name, part in index.items() if isinstance(part, list)}
+        parts = {name for name, library in libraries.items() if library is not None}
         try:
+            given: dict[str, Any] = absent if "safety_checker" in index else {}
+            if options.offload == "disk":
+                given = given | open_parts(path, index, variant, dtype, options.device)
             pipe = AutoPipelineForText2Image.from_pretrained(
                 path,
                 local_files_only=True,
                 use_safetensors=True,
-                variant=variant or _found_variant(path),
+                variant=variant,
                 dtype=getattr(torch, dtype),
-                **(absent if "safety_checker" in index else {}),
-            ).to(device)
+                quantization_config=quantize_pipeline(
+                    options.quantization, dtype, parts, libraries
+                ),
+                **given,
+            )
+            if options.quantization == "fp8":
+                store_in_fp8(pipe, dtype)
+            pipe = place(pipe, options)
         except (
             AttributeError,
+            ImportError,
             KeyError,
             OSError,
             RuntimeError,
@@ -52,6 +69,10 @@ def open_pipeline(path: Path, variant: str | None, dtype: str, device: str) -> A
                 raise MemoryError from None
             sentence = " ".join(str(error).split()).partition(". ")[0]
             raise _not_usable(path, sentence or type(error).__name__) from error
+    if options.vae_tiling:
+        _switch_on(pipe, "tiling")
+    if options.vae_slicing:
+        _switch_on(pipe, "slicing")
     accepted = inspect.signature(pipe.__call__).parameters
     if "callback_on_step_end" not in accepted or "guidance_scale" not in accepted:
         raise _not_usable(path, f"{type(pipe).__name__} cannot report its steps")
@@ -122,28 +143,11 @@ def _not_usable(path: Path, why: str) -> UserInputError:
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars while loading, and no advice to install torchvision, which is not used."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    bars = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    source = logging.getLogger("transformers.utils.import_utils")
-
-    def not_about_torchvision(record: logging.LogRecord) -> bool:
-        return "torchvision" not in record.getMessage()
-
-    source.addFilter(not_about_torchvision)
-    for library in bars:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in bars:
-            library.enable_progress_bar()
-        source.removeFilter(not_about_torchvision)
+def _switch_on(pipe: Any, what: str) -> None:
+    """Tiling or slicing of the picture decoder. Raises UnknownOption where it has none."""
+    switch = getattr(pipe.vae, f"enable_{what}", None)
+    if switch is None:
+        raise UnknownOption(
+            f"The picture decoder {type(pipe.vae).__name__} has no {what}.", "Load it without."
+        )
+    switch()

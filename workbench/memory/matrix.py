@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
+from workbench.errors import UnknownOption
 from workbench.memory.request import CacheType, LoadOptions, Offload, Quantization
 
 #: Who quantizes. 8 bit are torchao's and not bitsandbytes': modules of the latter cannot be moved
@@ -55,7 +56,9 @@ SUPPORT: dict[tuple[str, str], Support] = {
     ("llama_cpp", "cuda"): Support(cache_types=_CACHES, has_context=True),
     ("llama_cpp", "mps"): Support(cache_types=_CACHES, has_context=True),
     ("ctranslate2", "cpu"): Support(
-        compute_types=("float32", "int16", "int8_float32", "int8"), is_proven=True
+        # int16 needs a build with MKL, 16-bit floats a CPU that this list cannot know of
+        compute_types=("float32", "int8_float32", "int8"),
+        is_proven=True,
     ),
     ("ctranslate2", "cuda"): Support(
         compute_types=(
@@ -84,7 +87,7 @@ SUPPORT: dict[tuple[str, str], Support] = {
     ("transformers", "mps"): Support(compute_types=_HALF, has_context=True),
     ("diffusers", "cpu"): Support(
         compute_types=("float32", "bfloat16"),
-        quantizations=("int8", "fp8", "nf4"),
+        quantizations=("int8", "fp8"),
         offloads=("none", "disk"),
         has_vae=True,
         is_proven=True,
@@ -129,6 +132,16 @@ def why_not(engine: str, task: str, options: LoadOptions) -> str | None:
         if reason is not None:
             return reason
     return None
+
+
+def check(model: str, engine: str, task: str, options: LoadOptions) -> None:
+    """Raise UnknownOption with the reason of `why_not`, if there is one, in ``model``'s name."""
+    reason = why_not(engine, task, options)
+    if reason is not None:
+        raise UnknownOption(
+            f"{model} cannot be loaded so: {reason}.",
+            "Leave that option out, or choose another value.",
+        )
 
 
 def candidates(engine: str, task: str, device: str) -> Iterator[LoadOptions]:
@@ -182,9 +195,11 @@ def _compute_type(engine: str, task: str, options: LoadOptions, support: Support
 
 
 def _quantization(engine: str, task: str, options: LoadOptions, support: Support) -> str | None:
-    wanted = options.quantization
+    wanted, kind = options.quantization, device_kind(options.device)
     if wanted is None:
         return None
+    if engine == "diffusers" and BACKENDS[wanted] == "bitsandbytes" and kind == "cpu":
+        return "diffusers lets bitsandbytes quantize on a GPU only"
     if wanted not in support.quantizations:
         known = ", ".join(support.quantizations) or "none"
         return f"{engine} cannot quantize to {wanted} on {options.device} (it has {known})"

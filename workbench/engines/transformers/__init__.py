@@ -5,21 +5,23 @@ Only safetensors are read, never pickles, and no code that comes with a checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from workbench.engines.offload import open_checkpoint
+from workbench.engines.quantize import quantize_checkpoint
+from workbench.engines.quiet import quiet
 from workbench.engines.transformers.chat import TransformersChat, first_line
 from workbench.engines.transformers.embedding import TransformersEmbedding
-from workbench.errors import SettingsError, Unavailable, UnknownOption, UserInputError
+from workbench.errors import SettingsError, Unavailable, UserInputError
+from workbench.memory.matrix import check
 from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:
     from workbench.models.spec import ModelSpec
 
-_DTYPES = ("float32", "bfloat16", "float16")
 _POOLINGS = ("mean", "cls")
 
 
@@ -28,17 +30,11 @@ def load(
 ) -> TransformersChat | TransformersEmbedding:
     """Load the checkpoint folder ``path`` as what ``spec.task`` says.
 
-    Raises UserInputError (pickled weights, no chat template), UnknownOption, SettingsError,
-    Unavailable.
+    Raises UnknownOption (what `workbench.memory.matrix` refuses, with its reason), UserInputError
+    (pickled weights, no chat template), SettingsError, Unavailable.
     """
-    import torch
-    import transformers
-
     dtype = options.compute_type or spec.dtype
-    if dtype is not None and dtype not in _DTYPES:
-        raise UnknownOption(
-            f"transformers cannot load {spec.id} as {dtype}.", f"Use one of {', '.join(_DTYPES)}."
-        )
+    check(spec.id, "transformers", spec.task, replace(options, compute_type=dtype))
     unknown = set(spec.options) - ({"pooling"} if spec.task == "embedding" else set())
     if unknown or spec.options.get("pooling", "mean") not in _POOLINGS:
         raise SettingsError(
@@ -51,48 +47,54 @@ def load(
             f"{path} has no safetensors weights.",
             "Pickled weights can run code and are never opened: convert them to safetensors.",
         )
-    threads = options.threads or get_settings().threads
-    if threads is not None:
-        torch.set_num_threads(threads)
-    kind = transformers.AutoModel if spec.task == "embedding" else transformers.AutoModelForCausalLM
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        with _no_progress_bars():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **safe)
-            # accelerate puts each weight on the device as it is read: no second copy in memory
-            model = kind.from_pretrained(
-                path,
-                dtype=dtype or "auto",
-                device_map=options.device,
-                use_safetensors=True,
-                **safe,
+    with quiet("transformers"):
+        import torch
+        import transformers
+
+        threads = options.threads or get_settings().threads
+        if threads is not None:
+            torch.set_num_threads(threads)
+        is_chat = spec.task == "chat"
+        kind = transformers.AutoModelForCausalLM if is_chat else transformers.AutoModel
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
             )
-        model = model.eval()
-    except Exception as error:  # whatever is wrong with a checkpoint, in the library's own words
-        raise Unavailable(
-            f"transformers cannot load {spec.id}: {first_line(error)}",
-            f"Check the files with `workbench models verify {spec.id}`.",
-        ) from error
+            model = _open(kind, path, dtype, options).eval()
+        except Exception as error:  # whatever is wrong with a checkpoint, in the library's words
+            raise Unavailable(
+                f"transformers cannot load {spec.id}: {first_line(error)}",
+                f"Check the files with `workbench models verify {spec.id}`.",
+            ) from error
     context = options.context_tokens or spec.context_tokens
-    if spec.task == "embedding":
-        return TransformersEmbedding(spec, model, tokenizer, context)
+    if not is_chat:
+        return TransformersEmbedding(spec, model, tokenizer, context, options.device)
     if tokenizer.chat_template is None:
         raise UserInputError(
             f"{spec.id} has no chat template, so it is not a chat model.",
             "Choose an instruct or chat checkpoint.",
         )
-    return TransformersChat(spec, model, tokenizer, context)
+    return TransformersChat(spec, model, tokenizer, context, options.device)
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading draws bars on standard error, which is not the library's to write to here."""
-    from transformers.utils import logging
+def _open(kind: Any, path: Path, dtype: str | None, options: LoadOptions) -> Any:
+    """The model on its device, or with its layers waiting where ``options.offload`` says."""
+    safe: dict[str, Any] = {"trust_remote_code": False}
+    if options.offload == "disk":
+        return open_checkpoint(kind, path, dtype, options.device, **safe)
+    waits = options.offload == "sequential"
+    # accelerate puts each weight on the device as it is read: no second copy in memory
+    model = kind.from_pretrained(
+        path,
+        dtype=dtype or "auto",
+        device_map="cpu" if waits else options.device,
+        quantization_config=quantize_checkpoint(options.quantization, dtype),
+        use_safetensors=True,
+        local_files_only=True,
+        **safe,
+    )
+    if waits:
+        import accelerate
 
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()
+        model = accelerate.cpu_offload(model, execution_device=options.device)
+    return model

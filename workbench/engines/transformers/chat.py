@@ -36,13 +36,20 @@ class TransformersChat:
     """One loaded causal language model. Requests from several threads take turns."""
 
     def __init__(
-        self, spec: ModelSpec, model: Any, tokenizer: Any, context_tokens: int | None
+        self,
+        spec: ModelSpec,
+        model: Any,
+        tokenizer: Any,
+        context_tokens: int | None,
+        device: str = "cpu",
     ) -> None:
         from transformers import GenerationConfig
 
         self.spec = spec
         self._model: Any = model
         self._tokenizer = tokenizer
+        # weights that wait elsewhere are on no device, so the model itself cannot tell
+        self._device = device
         trained = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._context_tokens: int | None = min(
             filter(None, (context_tokens, trained)), default=None
@@ -123,7 +130,7 @@ class TransformersChat:
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,
-            ).to(self._model.device)
+            ).to(self._device)
         except TemplateError as error:
             raise UserInputError(
                 f"The chat template of {self.spec.id} refuses this conversation: "

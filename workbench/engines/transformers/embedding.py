@@ -21,11 +21,18 @@ class TransformersEmbedding:
     """One loaded sentence encoder. Source of the pooling: Reimers and Gurevych, Sentence-BERT."""
 
     def __init__(
-        self, spec: ModelSpec, model: Any, tokenizer: Any, context_tokens: int | None
+        self,
+        spec: ModelSpec,
+        model: Any,
+        tokenizer: Any,
+        context_tokens: int | None,
+        device: str = "cpu",
     ) -> None:
         self.spec = spec
         self._model: Any = model
         self._tokenizer = tokenizer
+        # weights that wait elsewhere are on no device, so the model itself cannot tell
+        self._device = device
         self._context_tokens = context_tokens or int(tokenizer.model_max_length)
         self._pooling = spec.options.get("pooling", "mean")
 
@@ -61,7 +68,7 @@ class TransformersEmbedding:
         import torch
 
         batch = self._tokenizer.pad({"input_ids": encoded}, return_tensors="pt")
-        batch = batch.to(self._model.device)
+        batch = batch.to(self._device)
         with torch.inference_mode():
             hidden = self._model(**batch).last_hidden_state.float()
         if self._pooling == "cls":
