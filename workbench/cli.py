@@ -335,8 +335,23 @@ def lab(port: Annotated[int, typer.Option(min=1, max=65535)] = 8888) -> None:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    measure: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure this machine for plans (less than a minute)."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what is installed, which models are here, where files go and how much memory is free."""
+    if measure:
+        from workbench.engines.calibrate import calibrate
+
+        machine = calibrate(lambda line: print(line, file=sys.stderr))
+        if as_json:
+            print_json(machine.model_dump(mode="json"))
+        else:
+            print(machine.name)
+        return
     from workbench.doctor import examine
 
     report = examine()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 
 from workbench.engines.registry import ENGINES
-from workbench.errors import ChecksumMismatch
-from workbench.memory.devices import budget, cpu_device
+from workbench.errors import ChecksumMismatch, SettingsError
+from workbench.memory.devices import Device, budget, devices
+from workbench.memory.machine import get_machine
 from workbench.models import sources
 from workbench.models.catalog import get_catalog
 from workbench.models.spec import ModelSpec
@@ -14,12 +15,13 @@ from workbench.settings import get_settings
 from workbench.tasks.record import environment
 from workbench.units import format_bytes
 
+_LARGE_BYTES = 100 * 2**20
+
 
 def examine() -> dict[str, dict[str, str]]:
     """Sections of name and value: versions, folders, memory, engines, models."""
     settings = get_settings()
-    device = cpu_device()
-    room = budget(device, 0)
+    there = devices()
     parent = next(p for p in (settings.home, *settings.home.parents) if p.exists())
     return {
         "versions": environment(),
@@ -30,9 +32,8 @@ def examine() -> dict[str, dict[str, str]]:
             "mlflow": settings.mlflow_uri.split("@")[-1],
         },
         "memory": {
-            "total": format_bytes(device.total_bytes),
-            "free": format_bytes(device.free_bytes),
-            "for models": f"{format_bytes(room.available_bytes)} ({room.reason})",
+            **{name: text for device in there for name, text in _memory(device).items()},
+            "calibrated": _calibration(),
         },
         "engines": {
             engine.name: "ready" if engine.is_installed else f"needs {', '.join(engine.packages)}"
@@ -40,6 +41,31 @@ def examine() -> dict[str, dict[str, str]]:
         },
         "models": {spec.id: _state(spec) for spec in get_catalog()},
     }
+
+
+def _memory(device: Device) -> dict[str, str]:
+    """What a device has, what is left of it for models, and who holds the most of the rest."""
+    room = budget(device, 0)
+    total = f"{format_bytes(device.total_bytes)}  {device.title}".rstrip()
+    lines = {
+        "total": total,
+        "free": format_bytes(device.free_bytes),
+        "for models": f"{format_bytes(room.available_bytes)} ({room.reason})",
+    }
+    large = [other for other in device.others if other.size_bytes >= _LARGE_BYTES]
+    if large:
+        held = (f"{o.name} ({o.pid}) {format_bytes(o.size_bytes)}" for o in large)
+        lines["other processes"] = ", ".join(held)
+    prefix = "" if device.name == "cpu" else f"{device.name} "
+    return {prefix + name: text for name, text in lines.items()}
+
+
+def _calibration() -> str:
+    try:
+        machine = get_machine()
+    except SettingsError as error:
+        return str(error)
+    return machine.name if machine.is_measured else f"no: {machine.name}"
 
 
 def _state(spec: ModelSpec) -> str:

@@ -107,11 +107,14 @@ def _transcribe(model: Any, size: RequestSize) -> RequestSize:
     import numpy as np
 
     seconds = size.audio_seconds or 30.0
-    noise = np.random.default_rng(0).standard_normal(int(seconds * _SAMPLE_RATE_HZ))
-    options = SpeechOptions(language="en", beam_size=size.beams, words=size.words, vad=False)
-    _, segments = model.transcribe((0.1 * noise).astype(np.float32), options)
-    for _ in segments:
-        pass
+    noise = np.random.default_rng(0).standard_normal(int(seconds * _SAMPLE_RATE_HZ), np.float32)
+    noise *= np.float32(0.1)
+    # noise has no speech: with `vad` nothing is transcribed, so the two are run one by one
+    for vad in (True, False)[not size.vad :]:
+        options = SpeechOptions(language="en", beam_size=size.beams, words=size.words, vad=vad)
+        _, segments = model.transcribe(noise, options)
+        for _ in segments:
+            pass
     return replace(size, audio_seconds=seconds)
 
 
@@ -122,7 +125,7 @@ def _draw(model: Any, size: RequestSize) -> RequestSize:
         height=size.height,
         steps=2,
         guidance_scale=4.0 if size.guided else 1.0,
-        sampler="DDIM",
+        sampler="Euler",  # the one that models of every kind have
         batch=size.batch,
     )
     drawn = list(model.draw(options))[-1]

@@ -43,7 +43,7 @@ class RequestSize:
 
     ``prompt_tokens`` is all that is read before the first new token; ``batch`` counts sequences,
     recordings' windows or pictures computed together; ``guided`` pictures compute every step
-    twice; ``beams`` are candidates of a transcription.
+    twice; ``beams`` are candidates of a transcription, ``vad`` looks for speech first.
     """
 
     prompt_tokens: int | None = None
@@ -51,6 +51,7 @@ class RequestSize:
     audio_seconds: float | None = None
     beams: int = 5
     words: bool = False
+    vad: bool = True
     width: int | None = None
     height: int | None = None
     guided: bool = True

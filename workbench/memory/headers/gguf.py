@@ -59,13 +59,24 @@ def _read(path: Path, size: int, changed_ns: int) -> WeightsHeader:
     if size < 4:
         raise broken(path, "it does not start with GGUF")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        reader = _Reader(path, data, size)
-        try:
-            facts, tensors = reader.header()
-        except (struct.error, OverflowError):
-            raise broken(path, "it ends inside its header") from None
-    if reader.at > size:
+        found = parse_gguf(path, data, size)
+    if found is None:
         raise broken(path, "it ends inside its header")
+    return found
+
+
+def parse_gguf(path: Path | str, data: bytes | mmap.mmap, size: int) -> WeightsHeader | None:
+    """The same from the first bytes, ``data``, of a file of ``size`` bytes.
+
+    None: they end inside the header. Raises UserInputError.
+    """
+    reader = _Reader(path, data, size)
+    try:
+        facts, tensors = reader.header()
+    except (struct.error, OverflowError):
+        return None
+    if reader.at > len(data):
+        return None
     alignment = facts.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= 2**20:
         raise broken(path, f"its alignment is {alignment}")
@@ -76,7 +87,7 @@ def _read(path: Path, size: int, changed_ns: int) -> WeightsHeader:
 class _Reader:
     """Reads a header front to back; ``at`` is the next byte."""
 
-    def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
+    def __init__(self, path: Path | str, data: bytes | mmap.mmap, size: int) -> None:
         self.at = 0
         self._path, self._data, self._size = path, data, size
 
@@ -172,7 +183,7 @@ class _Reader:
 
 
 def _summary(
-    path: Path, size: int, start: int, facts: dict[str, object], tensors: list[_Tensor]
+    path: Path | str, size: int, start: int, facts: dict[str, object], tensors: list[_Tensor]
 ) -> WeightsHeader:
     """Adds the tensors up. ``start`` is where the data of the first one begins."""
     by_dtype: dict[str, int] = {}
@@ -224,7 +235,7 @@ def _can_be_repacked(tensor: _Tensor) -> bool:
     )
 
 
-def _lengths(path: Path, room: int, tensors: list[_Tensor]) -> Iterator[tuple[str, int]]:
+def _lengths(path: Path | str, room: int, tensors: list[_Tensor]) -> Iterator[tuple[str, int]]:
     """Name of the type and bytes of each tensor.
 
     One of a type that is younger than this table goes up to where the next one begins.
