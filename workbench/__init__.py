@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.engines.pool import ModelPool
     from workbench.lab.sweep import sweep
     from workbench.lab.track import track
+    from workbench.notebook import watch_memory
     from workbench.planning import plan
     from workbench.tasks.chat import chat
     from workbench.tasks.image import draw
@@ -39,6 +40,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "sweep": ("workbench.lab.sweep", "sweep"),
     "track": ("workbench.lab.track", "track"),
     "transcribe": ("workbench.tasks.speech", "transcribe"),
+    "watch_memory": ("workbench.notebook", "watch_memory"),
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "sweep",
     "track",
     "transcribe",
+    "watch_memory",
 ]
 
 
@@ -72,3 +75,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext workbench`` in a notebook: the cell magic ``%%memory``."""
+    from workbench.notebook import load_ipython_extension as load
+
+    load(shell)
