@@ -7,14 +7,21 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from typing import Literal
 
 from tests.servers.http_server import serve
 
 COMMIT = "a" * 40
 
 
+#: How a server may treat byte ranges; only ``kept`` is right.
+Ranges = Literal["kept", "ignored", "shifted", "wrong length", "unreadable", "cut off", "too long"]
+
+
 @contextmanager
-def model_hub(repo: str, files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
+def model_hub(
+    repo: str, files: dict[str, bytes], ranges: Ranges = "kept"
+) -> Iterator[tuple[str, list[str]]]:
     """Serve one repository; yields the endpoint and the list of "METHOD path" asked for."""
     asked: list[str] = []
 
@@ -53,19 +60,38 @@ def model_hub(repo: str, files: dict[str, bytes]) -> Iterator[tuple[str, list[st
                 return None
             data = files[name]
             headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": COMMIT}
-            start = 0
-            if found := self.headers.get("Range"):
-                start = int(found.removeprefix("bytes=").split("-")[0])
-                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            return self._send(data[start:], headers, with_body, 206 if start else 200)
+            found = self.headers.get("Range")
+            if found is None or ranges == "ignored":
+                return self._send(data, headers, with_body)
+            first, _, last = found.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last or len(data)) + 1, len(data))
+            part, total = data[start:end], len(data)
+            if ranges == "shifted":
+                start, end = start + 1, end + 1
+            if ranges == "wrong length":
+                total //= 2
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{total}"
+            if ranges == "unreadable":
+                headers["Content-Range"] = "bytes a-b/c"
+            if ranges == "too long":
+                part += b" " * 4096
+            promised = len(part)
+            if ranges == "cut off":
+                part = part[:-1]
+            return self._send(part, headers, with_body, 206, promised)
 
         def _send(
-            self, body: bytes, headers: dict[str, str], with_body: bool, status: int = 200
+            self,
+            body: bytes,
+            headers: dict[str, str],
+            with_body: bool,
+            status: int = 200,
+            promised_bytes: int | None = None,
         ) -> None:
             self.send_response(status)
             for key, value in headers.items():
                 self.send_header(key, value)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(promised_bytes or len(body)))
             self.end_headers()
             if with_body:
                 self.wfile.write(body)

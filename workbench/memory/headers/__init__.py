@@ -12,7 +12,14 @@ from workbench.memory.headers.ctranslate2 import read_ctranslate2
 from workbench.memory.headers.gguf import read_gguf
 from workbench.memory.headers.safetensors import read_safetensors
 
-__all__ = ["WeightsHeader", "read_ctranslate2", "read_gguf", "read_safetensors", "read_weights"]
+__all__ = [
+    "WeightsHeader",
+    "joined",
+    "read_ctranslate2",
+    "read_gguf",
+    "read_safetensors",
+    "read_weights",
+]
 
 
 def read_weights(path: Path) -> WeightsHeader:
@@ -29,13 +36,13 @@ def read_weights(path: Path) -> WeightsHeader:
     files = _preferred_variant(sorted(path.rglob("*.safetensors")))
     if files:
         headers = [read_safetensors(file) for file in files]
-        return _joined(headers)
+        return joined(headers)
     if (path / "model.bin").is_file():
         return read_ctranslate2(path / "model.bin")
     raise broken(path, "no weights were found in it")
 
 
-def _joined(headers: list[WeightsHeader]) -> WeightsHeader:
+def joined(headers: list[WeightsHeader]) -> WeightsHeader:
     """The header of all the files together."""
     by_dtype: dict[str, int] = {}
     by_kind: dict[str, dict[str, int]] = {}
