@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -35,12 +36,34 @@ class MemorySettings(_Group):
     )
     headroom: str = Field(default="512MiB", description="Left free for everything else")
     query: str = Field(default="2GiB", description="What one SQL query may take")
+    keep_alive_seconds: float = Field(
+        default=600.0,
+        description="How long an unused model stays; 0: not at all, below 0: for good",
+    )
+    turn_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="After waiting so long, a request keeps newer ones off the models it displaces",
+    )
+    wait_seconds: float = Field(
+        default=600.0, ge=0, description="How long a request waits for memory that others use"
+    )
+    isolate: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Engines that run in a process of their own, such as ctranslate2"
+    )
 
     @field_validator("limit", "headroom", "query")
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
         if value is not None:
             parse_bytes(value)
+        return value
+
+    @field_validator("isolate", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
 
 
