@@ -201,7 +201,7 @@ def test_a_damaged_file_is_said_to_be_damaged(write_model, tmp_path: Path):
 
 def test_a_compute_type_is_not_ignored(write_model, tmp_path: Path):
     spec = workbench.models.get(write_model(engine="llama_cpp"))
-    with pytest.raises(UnknownOption, match="cannot load stub-chat as int8"):
+    with pytest.raises(UnknownOption, match="quantization of a llama_cpp file is fixed"):
         llama_cpp.load(spec, tmp_path / "x.gguf", LoadOptions(compute_type="int8"))
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.engines.base import (
     ChatDelta,
@@ -27,7 +27,8 @@ from workbench.engines.base import (
 from workbench.engines.worker import Emit, iterate
 from workbench.errors import Unavailable, UnknownOption, UserInputError, WorkbenchError
 from workbench.memory.headers import read_gguf
-from workbench.memory.request import CacheType, LoadOptions
+from workbench.memory.matrix import check
+from workbench.memory.request import LoadOptions
 from workbench.settings import get_settings
 
 if TYPE_CHECKING:
@@ -40,26 +41,23 @@ _POLL_SECONDS = 0.02
 _SILENT = -1
 _SPINS = "100"
 _ALL_LAYERS = 999
+_DEFAULT_CACHE = "f16"
 
 
 def load(spec: ModelSpec, path: Path, options: LoadOptions) -> LlamaCppChat:
     """Load the GGUF file ``path``. Raises UnknownOption, UserInputError, Unavailable."""
+    check(spec.id, "llama_cpp", "chat", options)
     xllamacpp = _import_llama_cpp()
-    if options.compute_type is not None:
-        raise UnknownOption(
-            f"llama.cpp cannot load {spec.id} as {options.compute_type}.",
-            "The quantization of a GGUF file is fixed; choose another file.",
-        )
     _check_context(path, options.context_tokens)
     params = xllamacpp.CommonParams()
-    cache = _cache_type(xllamacpp, options)
-    if cache is not None:
-        params.cache_type_k = params.cache_type_v = cache
     params.model.path = str(path)
     params.n_ctx = options.context_tokens or spec.context_tokens or _DEFAULT_CONTEXT_TOKENS
     params.n_parallel = 1
     params.n_batch = params.n_ubatch = _BATCH_TOKENS
     params.n_gpu_layers = _gpu_layers(options)
+    # a quantized cache of values needs flash attention, which llama.cpp turns on by itself
+    cache = f"GGML_TYPE_{(options.cache_type or _DEFAULT_CACHE).upper()}"
+    params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, cache)
     threads = options.threads or get_settings().threads or _cpu_cores()
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = _SILENT
@@ -230,34 +228,15 @@ def _import_llama_cpp() -> Any:
     return xllamacpp
 
 
-def _cache_type(xllamacpp: Any, options: LoadOptions) -> Any:
-    """The key-value cache's type in the library's words; None leaves float16.
-
-    A quantized cache of values needs flash attention, which llama.cpp turns on by itself.
-    """
-    if options.cache_type is None:
-        return None
-    if options.cache_type not in get_args(CacheType):
-        raise UnknownOption(
-            f"llama.cpp has no key-value cache of the type {options.cache_type!r} here.",
-            f"Use one of {', '.join(get_args(CacheType))}.",
-        )
-    return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{options.cache_type.upper()}")
-
-
 def _gpu_layers(options: LoadOptions) -> int:
     """How many layers go to the device: all of them unless fewer are asked for."""
-    layers = options.gpu_layers
-    if layers is not None and layers < 0:
-        raise UnknownOption(f"gpu_layers is {layers}.", "Give a number of layers, 0 or more.")
     if options.device == "cpu":
-        if layers:
-            raise UnknownOption(
-                f"gpu_layers is {layers}, but the model is to run on the CPU.",
-                "Leave gpu_layers out, or choose a device that has memory of its own.",
-            )
         return 0
-    return _ALL_LAYERS if layers is None else layers
+    if options.gpu_layers is None:
+        return _ALL_LAYERS
+    if options.gpu_layers < 0:
+        raise UnknownOption(f"gpu_layers is {options.gpu_layers}.", "Give a number from 0 up.")
+    return options.gpu_layers
 
 
 def _check_context(path: Path, context_tokens: int | None) -> None:

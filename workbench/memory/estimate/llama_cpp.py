@@ -29,8 +29,8 @@ _BYTES_A_TOKEN, _BYTES_A_MERGE = 190, 259
 # Pages of the library that are touched first when it loads a model (5 MiB), the server's own
 # tables (3.5 MiB), and the graph's nodes, which grow with the number of blocks. Measured.
 _SERVER_BYTES, _BYTES_A_BLOCK = int(8.6 * MIB), MIB // 10
-# The server keeps a copy of a sliding window or a state at the prompt's end and every so many
-# tokens before it, at most this many. Source: ``n_ctx_checkpoints``, ``checkpoint_min_step``.
+# The server keeps copies of sliding windows and states: at the prompt's end, one batch before it,
+# and every so many tokens, at most so many. Source: ``checkpoint_min_step``, ``n_ctx_checkpoints``.
 _CHECKPOINT_TOKENS, _MOST_CHECKPOINTS = 8192, 32
 
 
@@ -154,14 +154,15 @@ def _server_bytes(config: dict[str, Any]) -> int:
 
 
 def _checkpoint_bytes(config: dict[str, Any], prompt: int, cache_type: str) -> int:
-    copies = min(_MOST_CHECKPOINTS, 1 + prompt // _CHECKPOINT_TOKENS)
-    one = 0
+    places = [prompt, max(0, prompt - BATCH_TOKENS), *range(0, prompt, _CHECKPOINT_TOKENS)[1:]]
+    places = places[:_MOST_CHECKPOINTS]
+    total = 0.0
     for layer in gguf_layers(config):
-        one += 4 * layer.state_values
+        total += 4 * layer.state_values * len(places)
         if layer.window is not None:
-            kept = min(prompt, layer.window + BATCH_TOKENS)
-            one += round(layer.token_values * kept * CACHE_BYTES[cache_type])
-    return copies * one
+            kept = sum(min(place, layer.window) for place in places)
+            total += layer.token_values * kept * CACHE_BYTES[cache_type]
+    return round(total)
 
 
 def _family(facts: ModelFacts, cache_type: str) -> str:

@@ -1,25 +1,172 @@
-"""Models in transformers."""
+"""Chat models and sentence encoders of the transformers library."""
 
 from __future__ import annotations
 
-from workbench.memory.estimate.weights import cast_bytes
-from workbench.memory.facts import ModelFacts
+from typing import Any
+
+from workbench.memory.estimate.kv_cache import CacheLayer, config_layers, config_number
+from workbench.memory.estimate.torch_layers import encoder_bytes, is_described, layer_bytes
+from workbench.memory.estimate.weights import DTYPE_BYTES, is_cast, quantized_bytes
+from workbench.memory.facts import Component, ModelFacts
 from workbench.memory.machine import MIB, Machine
 from workbench.memory.request import LoadOptions, RequestSize
-from workbench.memory.terms import Estimate, Phase, about
+from workbench.memory.terms import Estimate, Phase, Term, about, exact
+
+_DEFAULT_PROMPT_TOKENS = 4096
+# Pages of torch's libraries that are touched first when a model is loaded and run: the module of
+# the architecture, the tokenizer, kernels, the threads' buffers. Measured.
+_WORKSPACE_BYTES = 17 * MIB
+_EMBEDDED_TOGETHER = 32
 
 
 def estimate(
     facts: ModelFacts, options: LoadOptions, size: RequestSize, machine: Machine
 ) -> Estimate:
-    """Weights stay; activations are live while it computes."""
+    """Weights stay; caches and activations are live while it computes."""
+    model = facts.component("model")
+    config = text_config(model.config)
     dtype = options.compute_type or facts.options.get("compute_type") or facts.dtype
-    weights = sum(cast_bytes(component.weights, dtype) for component in facts.components)
+    dtype = dtype or str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    kind = options.device.split(":")[0]
+    name = "transformers" if kind == "cpu" else f"transformers@{kind}"
+    known = is_described(config)
+    spread = 0.25 if known else 1.0
+    weights, staging = _weights(model, dtype, options)
+    resident = (
+        about("context", machine.context_bytes.get(name, 0), 0.03, machine.name),
+        about("workspace", _WORKSPACE_BYTES, 1.0, "kernels, tokenizer; measured"),
+        weights,
+    )
+    load = Phase(name="load", terms=(staging,))
+    if facts.task == "embedding":
+        phases: tuple[Phase, ...] = (load, _embed(config, size, spread, dtype, facts))
+    else:
+        phases = (load, *_chat(config, size, spread, dtype, facts, options))
+    extra = "".join(f"/{part}" for part in (options.quantization, kind) if part not in (None, "cpu"))
+    offload = "" if options.offload == "none" else f"/{options.offload}"
     return Estimate(
-        family=f"transformers/{facts.components[0].architecture}/{dtype}",
-        resident=(
-            about("context", machine.context_bytes["transformers"], 0.1, machine.name),
-            about("weights", weights, 0.25, "safetensors headers"),
+        family=f"transformers/{model.architecture}/{dtype}{extra}{offload}",
+        resident=resident,
+        phases=phases,
+        is_known=known,
+        host=_host(model, options, machine),
+    )
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a configuration that also has pictures or sounds."""
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
+
+
+def _weights(model: Component, dtype: str, options: LoadOptions) -> tuple[Term, Term]:
+    """What stays, and what is there beside it while the model is loaded.
+
+    A file whose dtype is computed in is mapped and nothing is copied. Otherwise the whole mapped
+    file is touched while the copies are made, and given back after.
+    """
+    header = model.weights
+    size = quantized_bytes(header, dtype, options.quantization)
+    if options.offload in ("disk", "sequential"):
+        largest = _largest_module(model, dtype)
+        why = "the largest module; the others wait on disk or in host memory"
+        return about("weights", largest, 0.5, why), exact("staging", 0, "nothing is copied")
+    copied = options.quantization is not None or is_cast(header, dtype)
+    staging = header.weights_bytes if copied else 0
+    return (
+        about("weights", size, 0.01, f"safetensors headers, {options.quantization or dtype}"),
+        about("staging", staging, 0.05, "the mapped file, while it is converted"),
+    )
+
+
+def _largest_module(model: Component, dtype: str) -> int:
+    """The embedding, the head, or one block, whichever is larger."""
+    header, config = model.weights, text_config(model.config)
+    total = quantized_bytes(header, dtype, None)
+    scale = total / max(1, header.weights_bytes)
+    outer = [
+        sum(header.bytes_by_kind.get(kind, {}).values()) * scale for kind in ("embedding", "head")
+    ]
+    layers = max(1, len(config_layers(config)))
+    return round(max(*outer, (total - sum(outer)) / layers))
+
+
+def _host(model: Component, options: LoadOptions, machine: Machine) -> tuple[Term, ...]:
+    if options.device == "cpu":
+        return ()
+    context = about("context", machine.context_bytes["transformers"], 0.05, machine.name)
+    if options.offload == "sequential":
+        waiting = model.weights.weights_bytes
+        return (context, about("weights", waiting, 0.1, "safetensors headers; wait here"))
+    return (context, about("workspace", _WORKSPACE_BYTES, 1.0, "measured"))
+
+
+def _chat(
+    config: dict[str, Any],
+    size: RequestSize,
+    spread: float,
+    dtype: str,
+    facts: ModelFacts,
+    options: LoadOptions,
+) -> tuple[Phase, Phase]:
+    width = DTYPE_BYTES.get(dtype, 4)
+    trained = config_number(config, "max_position_embeddings", "n_positions")
+    room = options.context_tokens or facts.context_tokens or trained or _DEFAULT_PROMPT_TOKENS
+    tokens = size.prompt_tokens or room
+    layers = config_layers(config)
+    batch = size.batch
+    vocabulary = config_number(config, "vocab_size")
+    logits = about(
+        "logits", batch * vocabulary * (width + 8), 0.5, "the last token's, and as float32"
+    )
+    cache = exact(
+        "kv_cache", cache_bytes(layers, tokens, batch, width), f"config.json, {tokens} tokens"
+    )
+    prefill = about(
+        "activations",
+        layer_bytes(config, tokens, batch, width),
+        spread,
+        "one block of the architecture at its widest",
+    )
+    growth = max((layer.token_values for layer in layers), default=0) * tokens * batch * width
+    decode = about(
+        "activations",
+        growth + layer_bytes(config, 1, batch, width),
+        spread,
+        "a token; the cache of one block is copied as it grows",
+    )
+    return (
+        Phase(name="prefill", terms=(cache, prefill, logits)),
+        Phase(name="decode", terms=(cache, decode, logits)),
+    )
+
+
+def cache_bytes(layers: list[CacheLayer], tokens: int, batch: int, width: int) -> int:
+    """Bytes of ``DynamicCache`` after a prompt of ``tokens``.
+
+    A sliding layer keeps a view of all the prompt's keys until the next token comes.
+    """
+    values = sum(layer.token_values for layer in layers) * tokens
+    states = sum(layer.state_values for layer in layers)
+    return batch * width * (values + states)
+
+
+def _embed(
+    config: dict[str, Any], size: RequestSize, spread: float, dtype: str, facts: ModelFacts
+) -> Phase:
+    """One forward pass in float32 or the weights' dtype; 32 texts at a time."""
+    tokens = size.prompt_tokens or facts.context_tokens
+    tokens = tokens or config_number(config, "max_position_embeddings", default=512)
+    batch = min(size.batch, _EMBEDDED_TOGETHER)
+    width = DTYPE_BYTES.get(dtype, 4)
+    return Phase(
+        name="embed",
+        terms=(
+            about(
+                "activations",
+                encoder_bytes(config, tokens, batch, width),
+                spread,
+                f"one block of the encoder at its widest, {batch} texts of {tokens} tokens",
+            ),
         ),
-        phases=(Phase(name="run", terms=(about("activations", 20 * MIB, 1.0, "measured"),)),),
     )
