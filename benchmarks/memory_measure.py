@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from workbench import models
+from workbench.engines.facts import with_activations
 from workbench.engines.measure import measure_memory
 from workbench.memory.facts import read_facts
 from workbench.memory.request import LoadOptions, RequestSize
@@ -69,7 +70,7 @@ def measure(case: dict[str, Any], path: Path, spec: ModelSpec) -> dict[str, Any]
     found = measure_memory(spec, path, options, size)
     return {
         "case": case["id"],
-        "facts": read_facts(spec, path).model_dump(mode="json"),
+        "facts": with_activations(read_facts(spec, path)).model_dump(mode="json"),
         "options": asdict(options),
         "size": asdict(found.size),
         "measured": found.model_dump(mode="json", exclude={"size"}),

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.engines.allocator import return_large_blocks
 from workbench.engines.base import DrawnImages, ImageOptions, ImageStep, StopCheck, never_stop
 from workbench.engines.diffusers_folder import is_out_of_memory, open_pipeline, text_encoders
 from workbench.engines.samplers import find_sampler
@@ -210,7 +211,9 @@ class DiffusersModel:
 
     def _size(self, options: ImageOptions) -> tuple[int, int]:
         """(width, height) in pixels. Raises UnknownOption for one that it cannot make."""
-        native = getattr(self._pipe, "default_sample_size", self._denoiser.config.sample_size)
+        # Flux states it in the pipeline alone, Stable Diffusion in the denoiser alone
+        native = getattr(self._pipe, "default_sample_size", None)
+        native = native or self._denoiser.config.sample_size
         rows, columns = (native, native) if isinstance(native, int) else native
         width = options.width or columns * self._pipe.vae_scale_factor
         height = options.height or rows * self._pipe.vae_scale_factor
@@ -288,6 +291,7 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> DiffusersModel:
     dtype = options.compute_type or spec.options.get("compute_type") or spec.dtype or "float32"
     options = replace(options, compute_type=dtype)
     check(spec.id, "diffusers", spec.task, options)
+    return_large_blocks()
     threads = options.threads or get_settings().threads
     if threads:
         import torch

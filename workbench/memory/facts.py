@@ -15,22 +15,26 @@ from workbench.models.spec import ModelSpec
 
 
 class ActivationProfile(BaseModel):
-    """Live elements of a component's forward pass beside its weights: ``c0 + c1 n + c2 n²``.
+    """Live elements of a component's forward pass beside its weights.
 
-    ``n`` is what the component is linear in: tokens of all sequences, latent or output pixels
-    of all pictures. ``outputs`` are elements per ``n`` that outlive the pass.
+    Every moment of a pass holds ``c0 + c1 items + c2 n + c3 n²/items`` elements for ``n`` units
+    (tokens, latent or output pixels) in ``items`` sequences or pictures computed together;
+    guidance makes two pictures of one. ``moments`` are those that can be the largest, and the
+    peak is the largest of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    coefficients: tuple[float, float, float]
+    moments: tuple[tuple[float, float, float, float], ...]
     unit: str
     source: str
 
-    def elements(self, count: float) -> float:
-        """Live elements for ``count`` units."""
-        c0, c1, c2 = self.coefficients
-        return c0 + c1 * count + c2 * count * count
+    def elements(self, units: float, items: float = 1.0) -> float:
+        """Live elements at the peak for ``units`` units in ``items`` items."""
+        return max(
+            c0 + c1 * items + c2 * units + c3 * units * units / items
+            for c0, c1, c2, c3 in self.moments
+        )
 
 
 class Component(BaseModel):
