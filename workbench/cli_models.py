@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from workbench.errors import UserInputError
+from workbench.errors import DoesNotFit, UserInputError
+from workbench.memory.request import CacheType, Offload, Quantization
+from workbench.models.spec import Task
 from workbench.terminal import AsJson, complete_model, print_json, progress
 
+if TYPE_CHECKING:
+    from workbench.engines.measure import MeasuredMemory
+    from workbench.memory.plan import MemoryPlan
+
 models_app = typer.Typer(help="The models that can run here.", no_args_is_help=True)
+
+
+def _complete(*choices: str) -> Callable[[str], list[str]]:
+    """A completion of the words that an option takes."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
+
+
+def require_task(task: str | None) -> None:
+    """Raise UserInputError unless ``task`` is one, or None."""
+    if task not in (None, *get_args(Task)):
+        raise UserInputError(f"There is no task {task!r}.", "Use chat, speech, image or embedding.")
 
 
 @models_app.command("list")
@@ -23,8 +45,7 @@ def models_list(
     from workbench.errors import ChecksumMismatch
     from workbench.units import format_bytes
 
-    if task not in (None, "chat", "speech", "image", "embedding"):
-        raise UserInputError(f"There is no task {task!r}.", "Use chat, speech, image or embedding.")
+    require_task(task)
     rows: list[dict[str, Any]] = []
     for spec in workbench.models.list(task):  # type: ignore[arg-type]
         try:
@@ -105,22 +126,145 @@ def models_verify(
         raise typer.Exit(4)
 
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda, cuda:N or mps; with --memory also one that is not here.",
+        autocompletion=_complete("cpu", "cuda", "mps"),
+    ),
+]
+Quantized = Annotated[
+    str | None,
+    typer.Option(
+        help="What large weights are stored in: none, int8, int4, nf4 or fp8.",
+        autocompletion=_complete("none", *get_args(Quantization)),
+    ),
+]
+Offloaded = Annotated[
+    str | None,
+    typer.Option(
+        help="Where weights wait: none, model, group, group_stream, sequential or disk.",
+        autocompletion=_complete(*get_args(Offload)),
+    ),
+]
+Computed = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as int8, bfloat16 or float32.",
+        autocompletion=_complete("float32", "bfloat16", "float16", "int8", "int8_float32"),
+    ),
+]
+Cached = Annotated[
+    str | None,
+    typer.Option(
+        help="What a GGUF model's cache is stored in: f16, bf16, f32, q8_0 or q4_0.",
+        autocompletion=_complete(*get_args(CacheType)),
+    ),
+]
+
+
 def plan(
-    model: Annotated[str, typer.Argument(autocompletion=complete_model)],
+    model: Annotated[
+        str,
+        typer.Argument(help="A catalogue id, a path, or org/name.", autocompletion=complete_model),
+    ],
     memory: Annotated[
         str | None, typer.Option(help="A budget such as 8GiB; default: what is free.")
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Search for the best way to load that fits.")
+    ] = False,
+    device: Device = None,
     context: Annotated[int | None, typer.Option(help="Tokens of context (chat).")] = None,
-    compute_type: Annotated[str | None, typer.Option(help="Such as int8 or float32.")] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(help="Tokens that are read.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures or sequences computed together.")] = 1,
+    size: Annotated[str | None, typer.Option(help="A picture's, such as 1024x1024.")] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="Length of a recording, such as 90s, 10m or 1h.")
+    ] = None,
+    beam: Annotated[int | None, typer.Option(help="Candidates of a transcription.")] = None,
+    words: Annotated[bool | None, typer.Option(help="With the time of every word.")] = None,
+    vad: Annotated[bool | None, typer.Option(help="Look for speech first.")] = None,
+    guided: Annotated[
+        bool | None, typer.Option(help="Pictures: every step twice, for the guidance.")
+    ] = None,
+    compute_type: Computed = None,
+    quantization: Quantized = None,
+    offload: Offloaded = None,
+    cache_type: Cached = None,
+    gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers of a GGUF model on the device.")
+    ] = None,
+    vae_tiling: Annotated[bool | None, typer.Option(help="Decode pictures by tiles.")] = None,
+    vae_slicing: Annotated[bool | None, typer.Option(help="Decode pictures one by one.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What an org/name of the hub does: chat, speech, image or embedding.",
+            autocompletion=_complete(*get_args(Task)),
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run it too, in a fresh process, and compare.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict whether a model fits, before anything is loaded."""
     import workbench
+    from workbench.units import parse_seconds
 
-    found = workbench.plan(model, memory, context_tokens=context, compute_type=compute_type)
+    require_task(task)
+    found = workbench.plan(
+        model,
+        memory,
+        best=best,
+        task=task,  # type: ignore[arg-type]
+        device=device,
+        context_tokens=context,
+        compute_type=compute_type,
+        quantization=quantization,
+        offload=offload,  # type: ignore[arg-type]
+        cache_type=cache_type,  # type: ignore[arg-type]
+        gpu_layers=gpu_layers,
+        vae_tiling=vae_tiling,
+        vae_slicing=vae_slicing,
+        prompt_tokens=prompt_tokens,
+        batch=batch,
+        audio_seconds=None if audio is None else parse_seconds(audio),
+        beam_size=beam,
+        words=words,
+        vad=vad,
+        size=size,
+        guided=guided,
+    )
+    shown = found.to_dict()
+    compared = None
+    if found.fits and measure:
+        from workbench.planning import measure as measure_plan
+
+        ran, measured = measure_plan(found)
+        compared = comparison(ran, measured)
+        shown["measured"] = measured.model_dump(mode="json")
+        shown["predicted_bytes"] = ran.peak_bytes
     if as_json:
-        print_json(found.to_dict())
+        print_json(shown)
     else:
         print(found.table())
+        if compared is not None:
+            print(compared)
     if not found.fits:
-        raise typer.Exit(3)
+        print(f"error: {found.refusal()} To make it fit: {found.remedy()}.", file=sys.stderr)
+        raise typer.Exit(DoesNotFit.exit_code)
+
+
+def comparison(plan: MemoryPlan, measured: MeasuredMemory) -> str:
+    """Predicted beside measured, in two lines."""
+    from workbench.units import format_bytes
+
+    error = plan.peak_bytes / measured.peak_bytes - 1
+    side = "above" if error > 0 else "below"
+    return (
+        f"  {'measured':<18}{format_bytes(measured.peak_bytes):>12}  {measured.method}, in a fresh "
+        f"process\n  {'predicted':<18}{format_bytes(plan.peak_bytes):>12}  "
+        f"{abs(error):.1%} {side} the measured peak; kept for the next plans"
+    )

@@ -55,3 +55,20 @@ def parse_size(text: str) -> tuple[int, int]:
             f"{text!r} is not a picture size.", "Write width x height in pixels, such as 512x512."
         )
     return int(match[1]), int(match[2])
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds in ``"90s"``, ``"10m"``, ``"1.5h"``. A unit is required: a bare number is ambiguous.
+
+    Raises UserInputError for anything else.
+    """
+    match = _SIZE.fullmatch(text)
+    factor = _SECONDS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise UserInputError(
+            f"{text!r} is not a length of time.", "Write a number and a unit: 90s, 10m or 1.5h."
+        )
+    return float(match[1]) * factor

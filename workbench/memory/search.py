@@ -119,7 +119,7 @@ class Scales:
         is_split = self.facts.engine == "llama_cpp" and device_kind(found.options.device) != "cpu"
         if is_fixed or not is_split or found.fits or not layers:
             return
-        lowest, highest = 0, layers
+        lowest, highest = 0, layers + 1  # the output layer counts as one more
         best = self.weigh(replace(found.options, gpu_layers=0), found.size)
         while highest - lowest > 1:
             middle = (lowest + highest) // 2
