@@ -9,7 +9,7 @@ from typing import Any, get_args
 from workbench.engines.facts import known_facts, with_activations
 from workbench.engines.measure import MeasuredMemory, measure_memory
 from workbench.engines.planner import held_engines
-from workbench.engines.pool import default_pool
+from workbench.engines.pool import default_pool, read_device
 from workbench.errors import SourceUnreachable, UnknownOption, UserInputError
 from workbench.memory import devices
 from workbench.memory.correction import parts_of
@@ -253,7 +253,7 @@ def _given_budget(device: str, memory: str) -> Budget:
 def _free_budget(spec: ModelSpec, options: LoadOptions, size: RequestSize) -> Budget:
     """What is free on the device, idle models counted as free."""
     try:
-        there = devices.device(options.device)
+        there = read_device(options.device)
     except UnknownOption as error:
         raise UnknownOption(
             error.message,

@@ -373,7 +373,7 @@ def test_measuring_keeps_predicted_and_measured(
     assert kept.predicted_bytes == ran.peak_bytes
     assert kept.terms["context"] == 50 * MIB
     after = workbench.plan(local_gguf, "8GiB", prompt_tokens=32)
-    assert any("learned from 1 run" in note for note in after.notes)
+    assert any("learned from" in note for note in after.notes)
     assert after.peak_bytes != plan.peak_bytes
 
 

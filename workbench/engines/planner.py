@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from workbench.engines import registry
+from workbench.engines.facts import known_facts
 from workbench.memory.devices import Budget
-from workbench.memory.facts import ModelFacts, read_facts
 from workbench.memory.machine import get_machine
 from workbench.memory.plan import MemoryPlan, plan_model, rank_plans
 from workbench.memory.request import LoadOptions, RequestSize
@@ -50,7 +49,7 @@ class FilePlanner:
         """The default first; the ranking is computed only if somebody asks for a second one."""
         first = self.loaded(spec, path, options, size, budget)
         yield Candidate(options, first)
-        facts = _facts(spec, path)
+        facts = known_facts(spec, path)
         ranked = rank_plans(
             facts, budget, options, size, get_machine(), held_engines(spec, options)
         )
@@ -62,7 +61,7 @@ class FilePlanner:
         self, spec: ModelSpec, path: Path, options: LoadOptions, size: RequestSize, budget: Budget
     ) -> MemoryPlan:
         """One plan, with the context left out where the engine is imported already."""
-        facts = _facts(spec, path)
+        facts = known_facts(spec, path)
         held = held_engines(spec, options)
         return plan_model(facts, budget, options, size, get_machine(), held)
 
@@ -75,12 +74,3 @@ def held_engines(spec: ModelSpec, options: LoadOptions) -> frozenset[str]:
     # the last import is the one that has all the others behind it
     paid = bool(engine.imports) and engine.imports[-1] in sys.modules
     return frozenset({spec.engine}) if paid else frozenset()
-
-
-def _facts(spec: ModelSpec, path: Path) -> ModelFacts:
-    return _read(spec.model_dump_json(), path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _read(spec_json: str, path: Path, changed_ns: int) -> ModelFacts:
-    return read_facts(ModelSpec.model_validate_json(spec_json), path)
