@@ -125,8 +125,10 @@ def trace_component(architecture: str, config: dict[str, Any]) -> dict[str, Acti
         try:
             with torch.device("meta"):
                 model, runs = passes(architecture, config)
+            found = _largest_parts(model)
             for dtype in (torch.float32, torch.bfloat16):
-                model = model.eval().to(dtype)
+                # the libraries' own `to` warns about what a model without values cannot lose
+                model = torch.nn.Module.to(model.eval(), dtype)
                 for run in runs:
                     found |= _profile(run, dtype)
         # any model's code runs here: whatever it raises, the answer is "not known"
@@ -192,6 +194,26 @@ class _Pass:
     units: Callable[[int], int]
     sizes: tuple[int, int, int]
     make: Callable[[int, int, Any], Callable[[], Any]]
+
+
+def _largest_parts(model: Any) -> dict[str, ActivationProfile]:
+    """The weights of the largest layer and of the largest block of a list of blocks: what
+    offloading by layer and by block moves at once."""
+    import torch
+
+    def count(module: Any, recurse: bool) -> int:
+        return sum(p.numel() for p in module.parameters(recurse=recurse))
+
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    outer = [m for m in lists if not any(m is not o and m in set(o.modules()) for o in lists)]
+    blocks = [count(block, True) for blocks in outer for block in blocks]
+    leaves = [count(module, False) for module in model.modules()]
+    return {
+        name: ActivationProfile(
+            moments=((float(max(sizes)), 0.0, 0.0, 0.0),), unit="weight", source="shapes"
+        )
+        for name, sizes in (("block", blocks or [count(model, True)]), ("leaf", leaves))
+    }
 
 
 def _profile(run: _Pass, dtype: Any) -> dict[str, ActivationProfile]:

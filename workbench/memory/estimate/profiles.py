@@ -25,7 +25,7 @@ Profiles = dict[str, ActivationProfile]
 _SHIPPED = Path(__file__).parent.parent / "profiles"
 _ADAPTER = TypeAdapter(Profiles)
 #: Raised when the tracer counts differently: files traced before are then not used.
-_VERSION = 1
+_VERSION = 2
 
 _CLIP: dict[str, Any] = {
     "hidden_size": 512,
