@@ -23,8 +23,11 @@ def load_audio() -> NDArray[np.float32]:
     return decode_audio(folder / entry["file"])
 
 
-def tiny_llama(folder: Path) -> Path:
-    """A two-layer Llama with a word tokenizer and a chat template, saved as a checkpoint."""
+def tiny_llama(folder: Path, width: int = 32, tied: bool = False) -> Path:
+    """A two-layer Llama with a word tokenizer and a chat template, saved as a checkpoint.
+
+    ``width`` is the hidden size; ``tied``: the head shares its weights with the embedding.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -55,11 +58,12 @@ def tiny_llama(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        tie_word_embeddings=tied,
         max_position_embeddings=1024,
         eos_token_id=None,
         bos_token_id=None,
@@ -127,6 +131,85 @@ def tiny_image_model(folder: Path) -> Path:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def tiny_flow_model(folder: Path) -> Path:
+    """A Stable Diffusion 3 pipeline of 32 px with random weights: a transformer that denoises,
+    two CLIP encoders, and a T5 whose embedding has two names."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        T5Config,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
+
+    torch.manual_seed(0)
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0)]
+    pieces += [(letter, -3.0) for letter in letters]
+    clip = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=20,
+        projection_dim=16,
+        bos_token_id=vocabulary["<|startoftext|>"],
+        eos_token_id=vocabulary["<|endoftext|>"],
+    )
+    t5 = T5Config(
+        vocab_size=len(pieces),
+        d_model=32,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    pipeline = StableDiffusion3Pipeline(
+        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=20),
+        tokenizer_2=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=20),
+        tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=20),
+        text_encoder=CLIPTextModelWithProjection(clip),
+        text_encoder_2=CLIPTextModelWithProjection(clip),
+        text_encoder_3=T5EncoderModel(t5),
+        transformer=SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=32,
+            pos_embed_max_size=16,
+        ),
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            norm_num_groups=4,
+            shift_factor=0.0,
+            scaling_factor=1.0,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
     )
     pipeline.save_pretrained(folder)
     return folder

@@ -77,8 +77,13 @@ def store_in_fp8(pipe: Any, dtype: str) -> None:
         if name in ("unet", "transformer"):
             part.enable_layerwise_casting(torch.float8_e4m3fn, compute)
         elif name.startswith("text_encoder") and part is not None:
+            # T5 looks at the dtype of such a layer's weights before the layer is called
+            kept = getattr(part, "_keep_in_fp32_modules", None) or ()
             apply_layerwise_casting(
-                part, torch.float8_e4m3fn, compute, skip_modules_pattern=("norm", "embed", "shared")
+                part,
+                torch.float8_e4m3fn,
+                compute,
+                skip_modules_pattern=("norm", "embed", "shared", *kept),
             )
 
 
@@ -92,6 +97,7 @@ def _open_diffusers(cls: Any, folder: Path, variant: str | None, dtype: str, dev
     """
     import torch
     from accelerate import dispatch_model, init_empty_weights
+    from accelerate.utils import set_module_tensor_to_device
     from safetensors import safe_open
 
     with _default_dtype(getattr(torch, dtype)), init_empty_weights():
@@ -106,14 +112,21 @@ def _open_diffusers(cls: Any, folder: Path, variant: str | None, dtype: str, dev
     missing = set(model.state_dict()) - set(stored)
     if missing:
         raise ValueError(f"{folder.name} lacks the weight {min(missing)}")
+    in_float32 = {
+        name
+        for name in stored
+        if not set(name.split(".")).isdisjoint(cls._keep_in_fp32_modules or ())
+    }
     for name, parameter in model.named_parameters():
-        if not set(name.split(".")).isdisjoint(cls._keep_in_fp32_modules or ()):
+        if name in in_float32:
             parameter.data = parameter.data.float()
     dispatch_model(model, device_map={"": "disk"}, main_device=device, offload_index=stored)
-    for name, buffer in model.named_buffers():
-        if name in stored:
-            with safe_open(stored[name]["safetensors_file"], framework="pt") as opened:
-                buffer.copy_(opened.get_tensor(stored[name]["weight_name"]))
+    # tables are small and stay; those in the files are cast like weights
+    for name in [name for name, _ in model.named_buffers() if name in stored]:
+        with safe_open(stored[name]["safetensors_file"], framework="pt") as opened:
+            value = opened.get_tensor(stored[name]["weight_name"])
+        cast = torch.float32 if name in in_float32 else getattr(torch, dtype)
+        set_module_tensor_to_device(model, name, device, value=value, dtype=cast)
     return model
 
 

@@ -213,7 +213,7 @@ def _offload(engine: str, task: str, options: LoadOptions, support: Support) -> 
     wanted = options.offload
     if wanted in support.offloads:
         return None
-    if device_kind(options.device) == "cpu":
+    if device_kind(options.device) == "cpu" and wanted != "disk":
         return (
             f"{wanted} offload moves weights between host memory and an accelerator; on a CPU "
             "both are the same memory and only disk offload saves any"

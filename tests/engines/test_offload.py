@@ -1,0 +1,174 @@
+"""Every way of loading that the matrix allows, run: what only moves weights changes no bit, what
+rounds them stays close, and nothing gives values that are not numbers.
+
+The cases come from `workbench.memory.matrix.candidates`: a new cell of the matrix is run by itself.
+Cells of a CUDA device run where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import workbench
+from tests.contract.models import tiny_flow_model, tiny_image_model, tiny_llama
+from workbench.engines import registry
+from workbench.engines.base import ChatOptions, ImageOptions, Message
+from workbench.errors import UnknownOption
+from workbench.memory.matrix import candidates
+from workbench.memory.request import LoadOptions
+
+# the schedulers of diffusers 0.42 use calls that NumPy 2.4 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+#: name -> (what builds it, task)
+MODELS: dict[str, tuple[Callable[[Path], Path], Any]] = {
+    "diffusers, UNet": (tiny_image_model, "image"),
+    "diffusers, SD3 with T5": (tiny_flow_model, "image"),
+    "transformers, chat": (tiny_llama, "chat"),
+    "transformers, tied chat": (lambda folder: tiny_llama(folder, tied=True), "chat"),
+    "transformers, embedding": (tiny_llama, "embedding"),
+}
+#: ``|x - float32| / |float32|`` of a whole answer. The tiny models' weights are random, so this
+#: is the rounding alone: 2^-9 a value for bfloat16, 2^-12 for float16, 1/254 of a row's largest
+#: for int8, 2^-4 for fp8 and about a tenth for nf4, each through a few layers.
+CLOSE = {"float32": 1e-5, "float16": 0.01, "bfloat16": 0.03, "int8": 0.03, "fp8": 0.1, "nf4": 0.25}
+#: Tiles are normed one by one, so a picture of several is another picture, though a similar one.
+TILED = 0.35
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def _name(options: LoadOptions) -> str:
+    chosen = (options.compute_type, options.quantization, options.offload)
+    vae = [key for key in ("vae_tiling", "vae_slicing") if getattr(options, key)]
+    return " ".join([options.device, *(str(value) for value in chosen if value), *vae])
+
+
+def _cells() -> list[Any]:
+    cells = [
+        pytest.param(model, options, id=f"{model}: {_name(options)}")
+        for model, (_, task) in MODELS.items()
+        for device in DEVICES
+        for options in candidates(model.partition(",")[0], task, device)
+    ]
+    if "cuda" not in DEVICES:
+        absent = pytest.mark.skip(reason="there is no CUDA device, so its cells were not run")
+        cells.append(pytest.param("cuda", LoadOptions(device="cuda"), marks=absent, id="cuda"))
+    return cells
+
+
+CELLS = _cells()
+
+
+@pytest.fixture(scope="module")
+def answer(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, LoadOptions], torch.Tensor]:
+    """All values that a model computes for one request, in float32."""
+    folders: dict[Any, Path] = {}
+
+    @cache
+    def ask(name: str, options: LoadOptions) -> torch.Tensor:
+        build, task = MODELS[name]
+        if build not in folders:
+            folders[build] = build(tmp_path_factory.mktemp("tiny") / "model")
+        spec = workbench.models.get(str(folders[build]), task)
+        model = registry.load(spec, folders[build], options)
+        try:
+            return _answer(model, task)
+        finally:
+            model.close()
+
+    return ask
+
+
+def _answer(model: Any, task: str) -> torch.Tensor:
+    if task == "embedding":
+        return torch.from_numpy(model.embed(["one two three", "four five"]))
+    if task == "chat":
+        seen: list[torch.Tensor] = []
+        hook = model._model.register_forward_hook(
+            lambda _, __, output: seen.append(output.logits[:, -1].float().cpu())
+        )
+        list(model.stream([Message("user", "one two three")], ChatOptions(max_tokens=4)))
+        hook.remove()
+        return torch.cat(seen)
+    # 64 px are four tiles for a decoder that was made for 32
+    request = ImageOptions(
+        "a red ball", width=64, height=64, steps=2, guidance_scale=2.0, sampler=_sampler(model),
+        seed=7, batch=2,
+    )  # fmt: skip
+    shown: list[torch.Tensor] = []
+    processor = model._pipe.image_processor
+    convert = processor.pt_to_numpy
+
+    def keep(pixels: torch.Tensor) -> Any:
+        shown.append(pixels.float().cpu())
+        return convert(pixels)
+
+    processor.pt_to_numpy = keep
+    list(model.draw(request))
+    return shown[0]
+
+
+def _sampler(model: Any) -> str:
+    return "Euler" if hasattr(model._pipe, "transformer") else "DDIM"
+
+
+@pytest.mark.parametrize(("name", "options"), [c for c in CELLS if c.values[1].offload != "none"])
+def test_offload_changes_no_bit(answer, name: str, options: LoadOptions) -> None:
+    resident = answer(name, replace(options, offload="none"))
+    assert torch.equal(answer(name, options), resident)
+
+
+@pytest.mark.parametrize(("name", "options"), CELLS)
+def test_every_cell_computes_numbers_close_to_float32(
+    answer, name: str, options: LoadOptions
+) -> None:
+    found = answer(name, options)
+    exact = answer(name, LoadOptions(device=options.device, compute_type="float32"))
+    assert torch.isfinite(found).all()
+    bound = CLOSE[options.compute_type] + (CLOSE[options.quantization or "float32"])
+    if options.vae_tiling:
+        bound += TILED
+    assert ((found - exact).norm() / exact.norm()).item() <= bound
+
+
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+def test_quantized_weights_are_really_smaller(answer, quantization: str) -> None:
+    exact = answer("diffusers, UNet", LoadOptions(compute_type="float32"))
+    options = LoadOptions(compute_type="float32", quantization=quantization)  # type: ignore[arg-type]
+    assert not torch.equal(answer("diffusers, UNet", options), exact)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("diffusers, UNet", {"offload": "group"}, "both are the same memory"),
+        ("diffusers, UNet", {"quantization": "nf4"}, "on a GPU only"),
+        ("diffusers, UNet", {"quantization": "int8", "offload": "disk"}, "are not quantized"),
+        ("diffusers, UNet", {"cache_type": "q8_0"}, "no choice of cache type"),
+        ("transformers, chat", {"vae_tiling": True}, "no picture decoder"),
+        ("transformers, chat", {"gpu_layers": 3}, "use an offload"),
+        ("transformers, chat", {"quantization": "fp8"}, "cannot quantize to fp8"),
+    ],
+)
+def test_what_the_matrix_refuses_is_refused_before_loading(
+    name: str, options: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    engine, task = name.partition(",")[0], MODELS[name][1]
+    folder = tmp_path / "never opened"
+    folder.mkdir()
+    marker = "model_index.json" if task == "image" else "config.json"
+    (folder / marker).write_text("{}")
+    spec = workbench.models.get(str(folder), task)
+    assert spec.engine == engine
+    with pytest.raises(UnknownOption, match=reason):
+        registry.load(spec, folder, LoadOptions(**options))
