@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.memory.correction import Parts, Sample, apply, fit, parts_of
+from workbench.memory.correction import Parts, Sample, apply, fit, learned_runs, parts_of
 from workbench.memory.terms import Estimate, Phase, about, exact
 
 MIB = 2**20
@@ -109,7 +109,9 @@ def test_a_corrected_estimate_adds_up(ratios: list[float], dynamic: int):
     assert corrected.upper_bytes >= found.upper_bytes(parts_of(estimate)) - 16
     assert corrected.upper_bytes >= corrected.peak_bytes
     assert corrected.resident[-1].name == "learned"
-    assert f"learned from {len(ratios)} run" in corrected.resident[-1].provenance
+    assert learned_runs(corrected.resident) == len(ratios)
+    assert learned_runs(estimate.resident) == 0
+    assert f"learned from n = {len(ratios)} runs" in corrected.resident[-1].provenance
 
 
 def test_the_parts_of_an_estimate():

@@ -64,9 +64,9 @@ def test_a_plan_gets_what_was_learned(history: History):
     history.add(seen())
     once = corrected(estimate)
     assert once.peak_bytes == pytest.approx(1210 * MIB, rel=0.02)
-    assert "learned from 1 run, residual" in once.resident[-1].provenance
+    assert "learned from n = 1 runs, residual" in once.resident[-1].provenance
     history.add(seen())
-    assert "learned from 2 runs" in corrected(estimate).resident[-1].provenance
+    assert "learned from n = 2 runs" in corrected(estimate).resident[-1].provenance
     assert corrected(estimate, "cuda:0") is estimate
 
 

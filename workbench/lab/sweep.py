@@ -24,7 +24,7 @@ from workbench.lab import statistics, store
 from workbench.lab.provenance import git_commit, machine, trial_key
 from workbench.lab.spec import Item, SweepSpec, SweepTask, load_items, parse
 from workbench.lab.study import Study, Trial, label_of
-from workbench.lab.track import flatten
+from workbench.lab.track import flatten, memory_metrics
 from workbench.lab.trial import Measurement, TrialRequest, measure, measure_isolated
 from workbench.models import get
 from workbench.settings import get_settings
@@ -279,6 +279,8 @@ def _entry(
         "planned_memory_bytes": measurement.planned_bytes,
         "peak_memory_bytes": statistics.peak_bytes(measurement),
     }
+    # the first call loaded the model: the others add nothing that was predicted anew
+    values |= memory_metrics(measurement.calls[0].memory if measurement.calls else None)
     first = statistics.first_call_seconds(measurement)
     if first is not None:
         values["first_call_seconds"] = first

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
 from workbench.lab import store
+from workbench.tasks.memory import MemoryRecord
 from workbench.tasks.record import Record, observe
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def entry_of(
     metrics |= {f"{phase}_seconds": spent for phase, spent in record.phase_seconds.items()}
     metrics |= {f"quality.{name}": value for name, value in record.quality.items()}
     metrics["peak_memory_bytes"] = float(record.peak_bytes)
+    metrics |= memory_metrics(record.memory)
     environment = {f"environment.{name}": text for name, text in record.environment.items()}
     own = {"workbench.task": record.task, "workbench.peak_method": record.peak_method}
     return store.RunEntry(
@@ -108,6 +110,19 @@ def entry_of(
         seconds=record.phase_seconds.get("total", 0.0),
         error=record.error,
     )
+
+
+def memory_metrics(memory: MemoryRecord | None) -> dict[str, float]:
+    """Predicted and measured memory as metrics; empty where nothing was predicted."""
+    if memory is None:
+        return {}
+    metrics = {
+        "predicted_memory_bytes": float(memory.predicted_bytes),
+        "measured_memory_bytes": float(memory.measured_bytes),
+    }
+    if memory.error_ratio is not None:
+        metrics["memory_error_ratio"] = memory.error_ratio
+    return metrics
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,6 +32,7 @@ from workbench.errors import (
 )
 from workbench.lab.provenance import machine
 from workbench.lab.spec import SweepTask, task_function
+from workbench.tasks.memory import MemoryRecord
 
 #: Why a trial has no result. ``invalid``: the request is wrong; ``unavailable``: a model, engine
 #: or provider is missing; ``oom_predicted``: it was not tried, since it would not fit.
@@ -68,6 +69,7 @@ class Call(_Strict):
     quality: dict[str, float]
     weights: dict[str, float]
     peak_bytes: int
+    memory: MemoryRecord | None = None
 
 
 class Measurement(_Strict):
@@ -166,6 +168,7 @@ def _call(request: TrialRequest, item: int, kind: Any, measurement: Measurement)
             quality=record.quality,
             weights=_weights(request.task, arguments, result),
             peak_bytes=record.peak_bytes,
+            memory=record.memory,
         )
     )
 

@@ -86,8 +86,7 @@ class Correction:
 
     @property
     def provenance(self) -> str:
-        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
-        return f"learned from {runs}, residual {100 * self.spread:.1f} %"
+        return f"learned from n = {self.runs} runs, residual {100 * self.spread:.1f} %"
 
 
 def parts_of(estimate: Estimate) -> Parts:
@@ -98,6 +97,14 @@ def parts_of(estimate: Estimate) -> Parts:
             resident[term.name] += term.size_bytes
     fixed = sum(resident.values())
     return Parts(resident["context"], resident["weights"], estimate.peak_bytes - fixed)
+
+
+def learned_runs(terms: Sequence[Term]) -> int:
+    """How many runs corrected the estimate that has these terms; 0: it is as it was made."""
+    for term in terms:
+        if term.name == "learned":
+            return int(term.provenance.split()[4])
+    return 0
 
 
 def fit(samples: Sequence[Sample]) -> Correction:

@@ -7,7 +7,9 @@ context, outside all timed regions. `workbench.lab.track` is such an observer.
 from __future__ import annotations
 
 import platform
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,9 +20,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from workbench.engines.pool import default_pool
+from workbench.engines.slots import Lease
+from workbench.errors import WorkbenchError
+from workbench.memory.history import History
 from workbench.memory.meter import PeakMemory
 from workbench.models import sources
 from workbench.models.spec import ModelSpec
+from workbench.tasks.memory import MemoryRecord, compare, observation
 
 _LIBRARIES = (
     "torch",
@@ -33,6 +40,13 @@ _LIBRARIES = (
     "sqlglot",
     "numpy",
 )
+#: Whose versions change how much memory an engine takes.
+_LIBRARIES_OF = {
+    "llama_cpp": ("xllamacpp",),
+    "ctranslate2": ("ctranslate2", "faster-whisper"),
+    "transformers": ("torch", "transformers"),
+    "diffusers": ("torch", "transformers", "diffusers"),
+}
 
 
 class Record(BaseModel):
@@ -50,6 +64,7 @@ class Record(BaseModel):
     quality: dict[str, float] = Field(default_factory=dict)
     peak_bytes: int = 0
     peak_method: str = ""
+    memory: MemoryRecord | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     error: str | None = None
 
@@ -66,6 +81,11 @@ def observe(observer: Observer) -> Iterator[None]:
         yield
     finally:
         _observers.reset(token)
+
+
+#: Runs of this process that are under way: one that had company does not teach.
+_running: list[Recorder] = []
+_running_lock = threading.Lock()
 
 
 @dataclass
@@ -86,8 +106,15 @@ class Recorder:
     def __post_init__(self) -> None:
         self._observers = _observers.get()
         self._peak = PeakMemory()
+        self._lease: Lease | None = None
+        self._alone = True
 
     def __enter__(self) -> Recorder:
+        with _running_lock:
+            _running.append(self)
+            if len(_running) > 1:
+                for recorder in _running:
+                    recorder._alone = False
         self._peak.__enter__()
         self._started = time.perf_counter()
         return self
@@ -95,18 +122,29 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         self.phase_seconds["total"] = time.perf_counter() - self._started
         self._peak.__exit__(None, None, None)
+        with _running_lock:
+            _running.remove(self)
         if kind is not None and kind is not GeneratorExit:
             self._tell(self._make(error=f"{kind.__name__}: {error}"))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds of the block to ``phase_seconds[name]``."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + spent
+        """Add the seconds of the block to ``phase_seconds[name]``, and measure its peak."""
+        with self._peak.phase(name):
+            started = time.perf_counter()
+            try:
+                yield
+            finally:
+                spent = time.perf_counter() - started
+                self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + spent
+
+    def uses(self, model: Any) -> None:
+        """Say which model of the pool the run has, while it has it: its plan is compared."""
+        self._lease = default_pool().lease(model)
+
+    def mark(self, name: str) -> None:
+        """Measure the memory of what follows as phase ``name``, until the next mark."""
+        self._peak.mark(name)
 
     def elapsed_seconds(self) -> float:
         """Seconds since the run began."""
@@ -115,6 +153,7 @@ class Recorder:
     def finish(self) -> Record:
         """The record, handed to the observers. Call it once, after the ``with`` block."""
         record = self._make(error=None)
+        self._learn(record)
         self._tell(record)
         return record
 
@@ -130,9 +169,26 @@ class Recorder:
             quality=self.quality,
             peak_bytes=self._peak.peak_bytes,
             peak_method=self._peak.method,
+            memory=self._memory(),
             environment=environment(),
             error=error,
         )
+
+    def _memory(self) -> MemoryRecord | None:
+        if self._lease is None:
+            return None
+        return compare(self._lease, self._peak, self._started, alone=self._alone)
+
+    def _learn(self, record: Record) -> None:
+        """Keep a clean run for later plans. A store that fails never costs a result."""
+        if record.memory is None or not record.memory.is_clean:
+            return
+        assert self._lease is not None and self._lease.plan is not None
+        versions = {name: record.environment[name] for name in _LIBRARIES_OF[record.engine]}
+        try:
+            History().add(observation(record.memory, self._lease.plan, versions))
+        except WorkbenchError as error:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=3)
 
     def _tell(self, record: Record) -> None:
         for observer in self._observers:

@@ -114,13 +114,18 @@ def answer(request: ChatRequest, recorder: Recorder, should_stop: StopCheck) -> 
     first_seconds: float | None = None
     with recorder, ExitStack() as held:
         with recorder.phase("load"):
-            model: ChatModel = held.enter_context(default_pool().acquire(request.spec))
+            model: ChatModel = held.enter_context(
+                default_pool().acquire(request.spec, should_stop=should_stop)
+            )
+            recorder.uses(model)
+        recorder.mark("prefill")
         deltas = held.enter_context(
             closing(model.stream(request.messages, request.options, should_stop))
         )
         for last in deltas:
             if first_seconds is None and (last.text or last.reasoning):
                 first_seconds = recorder.elapsed_seconds()
+                recorder.mark("decode")
             text.append(last.text)
             reasoning.append(last.reasoning)
             yield last

@@ -13,6 +13,7 @@ from workbench import models
 from workbench.engines.base import DrawnImages, ImageModel, ImageOptions, ImageStep, StopCheck
 from workbench.engines.pool import default_pool
 from workbench.errors import UserInputError
+from workbench.memory.request import RequestSize
 from workbench.models import sources
 from workbench.models.spec import ModelSpec
 from workbench.settings import get_settings
@@ -169,11 +170,19 @@ def _run(
     drawn: DrawnImages | None = None
     with recorder, ExitStack() as held:
         with recorder.phase("load"):
-            model: ImageModel = held.enter_context(default_pool().acquire(recorder.spec))
+            model: ImageModel = held.enter_context(
+                default_pool().acquire(
+                    recorder.spec, size=_request_size(options), should_stop=should_stop
+                )
+            )
+            recorder.uses(model)
+        recorder.mark("denoise")
         for event in model.draw(options, should_stop):
             if isinstance(event, DrawnImages):
                 drawn = event
             else:
+                if event.done == event.total:
+                    recorder.mark("decode_image")
                 yield event
     assert drawn is not None, "an engine yields the pictures or raises"
     recorder.phase_seconds.update(drawn.phase_seconds)
@@ -191,6 +200,15 @@ def _run(
         recipe=_recipe(recorder.spec, options, seeds, drawn),
         seconds=seconds,
         record=recorder.finish(),
+    )
+
+
+def _request_size(options: ImageOptions) -> RequestSize:
+    return RequestSize(
+        width=options.width,
+        height=options.height,
+        batch=options.batch,
+        guided=options.guidance_scale > 1,
     )
 
 

@@ -11,10 +11,10 @@ from workbench import models
 from workbench.engines.base import Segment, SpeechInfo, SpeechModel, SpeechOptions, StopCheck
 from workbench.engines.pool import default_pool
 from workbench.errors import Cancelled
-from workbench.memory.request import LoadOptions
+from workbench.memory.request import LoadOptions, RequestSize
 from workbench.settings import get_settings
 from workbench.tasks.record import Recorder
-from workbench.tasks.speech.audio import AudioInput, read_audio
+from workbench.tasks.speech.audio import SAMPLE_RATE, Audio, AudioInput, read_audio
 from workbench.tasks.speech.score import score
 from workbench.tasks.speech.types import SpeechTimings, Transcript, join_text
 from workbench.tasks.stream import Stream
@@ -129,7 +129,12 @@ def _run(
             recorder.request["audio"] = sound.source
             recorder.metrics["damaged_packets"] = sound.damaged_packets
             with recorder.phase("load"):
-                model: SpeechModel = held.enter_context(default_pool().acquire(recorder.spec, load))
+                model: SpeechModel = held.enter_context(
+                    default_pool().acquire(
+                        recorder.spec, load, _request_size(sound, options), should_stop=should_stop
+                    )
+                )
+                recorder.uses(model)
             with recorder.phase("detect"):
                 info, found = model.transcribe(sound.samples, options, should_stop)
             yield info
@@ -162,6 +167,11 @@ def _run(
         translated=options.translate,
         cancelled=cancelled,
     )
+
+
+def _request_size(sound: Audio, options: SpeechOptions) -> RequestSize:
+    seconds = len(sound.samples) / SAMPLE_RATE
+    return RequestSize(audio_seconds=seconds, beams=options.beam_size, words=options.words)
 
 
 def _timings(

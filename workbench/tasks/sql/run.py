@@ -209,7 +209,10 @@ class _Run:
 
         with ExitStack() as stack:
             with recorder.phase("load"):
-                model = stack.enter_context(default_pool().acquire(request.spec))
+                model = stack.enter_context(
+                    default_pool().acquire(request.spec, should_stop=self._should_stop)
+                )
+                recorder.uses(model)
             with recorder.phase("generate"):
                 options = ChatOptions(max_tokens=_MAX_SQL_TOKENS)
                 try:
