@@ -13,11 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.memory.test_headers import gguf_bytes
 from workbench import cli
 from workbench.project import project_root
 from workbench.terminal import complete_model
 
 DATA = project_root() / "data"
+GGUF: dict[str, int | str] = {
+    "general.architecture": "llama",
+    "llama.block_count": 4,
+    "llama.embedding_length": 64,
+    "llama.feed_forward_length": 128,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -200,6 +209,18 @@ class TestKeys:
         (["query", "{shop}", "SELECT nosuch FROM orders"], 2, "nosuch"),
         (["plan", "nosuch"], 2, "no model"),
         (["plan", "qwen2.5-coder-0.5b", "--memory", "12"], 2, "not a memory size"),
+        (["plan", "qwen2.5-coder-0.5b", "--memory", "-1GiB"], 2, "not a memory size"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--context", "-4"], 2, "at least 1 token"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--batch", "0"], 2, "at least 1"),
+        (["plan", "{gguf}", "--device", "cuda:7"], 2, "--memory 8GiB"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--device", "tpu"], 2, "no device 'tpu'"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--cache-type", "q1"], 2, "q8_0"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--quantization", "int8"], 2, "cannot quantize"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--size", "512x512"], 2, "does chat"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--audio", "10"], 2, "not a length of time"),
+        (["plan", "{gguf}", "--memory", "1GiB", "--task", "cook"], 2, "no task 'cook'"),
+        (["plan", "{lies}", "--memory", "1GiB"], 2, "lies.gguf"),
+        (["plan", "{cut}", "--memory", "1GiB"], 2, "cut.gguf"),
         (["models", "pull"], 2, "--starters"),
         (["models", "list", "--task", "cook"], 2, "no task 'cook'"),
         (["sweep", "no.yaml"], 2, "no.yaml"),
@@ -213,7 +234,14 @@ def test_a_mistake_is_one_line_and_an_exit_code(
 ):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "noise.wav").write_bytes(b"no audio at all" * 50)
+    whole = gguf_bytes(GGUF, b"w" * 1000)
+    (tmp_path / "m.gguf").write_bytes(whole)
+    (tmp_path / "cut.gguf").write_bytes(whole[:60])
+    (tmp_path / "lies.gguf").write_bytes(whole[:8] + b"\xff" * 8 + whole[16:])
     names = {
+        "gguf": tmp_path / "m.gguf",
+        "cut": tmp_path / "cut.gguf",
+        "lies": tmp_path / "lies.gguf",
         "empty": tmp_path / "empty.wav",
         "noise": tmp_path / "noise.wav",
         "tmp": tmp_path,
@@ -268,6 +296,78 @@ def test_a_model_that_does_not_fit(run: Run, own_pool, monkeypatch: pytest.Monke
         "choices",
         "cheapest_fixes",
     }
+
+
+class TestPlan:
+    """`workbench plan` on a small file."""
+
+    @pytest.fixture
+    def gguf(self, tmp_path: Path, home: Path) -> Path:
+        path = tmp_path / "m.gguf"
+        path.write_bytes(gguf_bytes(GGUF, b"w" * 10**6))
+        return path
+
+    def test_one_that_fits(self, run: Run, gguf: Path):
+        code, out, err = run("plan", gguf, "--memory", "1GiB", "--json")
+        found = keys_of(out)
+        assert (code, err) == (0, "")
+        assert found["fits"] is True
+        assert found["cheapest_fixes"] == []
+        code, out, _ = run("plan", gguf, "--memory", "1GiB")
+        assert code == 0
+        assert len(out.splitlines()) <= 25
+        assert "<- makes the peak" in out
+
+    def test_a_budget_below_any_plan_says_what_the_smallest_needs(self, run: Run, gguf: Path):
+        code, out, err = run("plan", gguf, "--memory", "1MiB", "--best")
+        assert code == 3
+        assert "the smallest needs" in out
+        assert len(err.strip().splitlines()) == 1
+        assert "can be used (the budget given is 1MiB)" in err
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_each_fix_can_be_typed_and_fits(self, run: Run, gguf: Path, device: str):
+        words = ["plan", gguf, "--device", device, "--context", "65536", "--json"]
+        whole = keys_of(run(*words, "--memory", "1TiB")[1])["upper_bytes"]
+        words += ["--memory", f"{whole * 9 // 10}B"]
+        code, out, err = run(*words)
+        refused = keys_of(out)
+        assert code == 3
+        assert refused["cheapest_fixes"]
+        assert refused["cheapest_fixes"][0] in err
+        for fix in refused["cheapest_fixes"]:
+            # of an option that is given twice the last one counts
+            code, out, _ = run(*words, *fix.split(" (")[0].split())
+            assert code == 0, fix
+            assert keys_of(out)["fits"] is True
+
+    def test_an_unknown_architecture_is_said(self, run: Run, tmp_path: Path, home: Path):
+        path = tmp_path / "zebra.gguf"
+        path.write_bytes(gguf_bytes({"general.architecture": "zebra"}, b"w" * 10**6))
+        code, out, _ = run("plan", path, "--memory", "1GiB", "--json")
+        found = keys_of(out)
+        assert code == 0
+        assert found["is_known"] is False
+        assert any("'zebra'" in note for note in found["notes"])
+
+    def test_it_is_not_measured_where_it_does_not_fit(self, run: Run, gguf: Path):
+        code, out, _ = run("plan", gguf, "--memory", "1MiB", "--measure", "--json")
+        assert code == 3
+        assert "measured" not in keys_of(out)
+
+    @pytest.mark.models
+    def test_predicted_beside_measured(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        code, out, _ = run("plan", "smollm2-135m", "--prompt-tokens", "64", "--measure", "--json")
+        found = keys_of(out)
+        assert code == 0
+        assert found["measured"]["peak_bytes"] <= found["upper_bytes"]
+
+    def test_options_are_completed(self):
+        from workbench.cli_models import _complete
+
+        assert _complete("int8", "int4", "nf4")("int") == ["int8", "int4"]
 
 
 def test_models_list_and_doctor(run: Run):

@@ -110,13 +110,13 @@ def plan(
             f"A prompt of {request.prompt_tokens} tokens is longer than the context of {context}.",
             "Give a shorter prompt or a longer context.",
         )
-    facts, notes = _facts(spec)
     held: frozenset[str] = frozenset()
     if memory is not None:
         budget = _given_budget(options.device, memory)
     else:
         budget = _free_budget(spec, options, request)
         held = held_engines(spec, options)
+    facts, notes = _facts(spec)
     machine = get_machine()
     if best:
         order = rank_plans(facts, budget, options, request, machine, held, fixed=tuple(fixed))
