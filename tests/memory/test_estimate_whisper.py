@@ -16,6 +16,7 @@ from workbench.memory.estimate import estimate
 from workbench.memory.estimate.ctranslate2 import COMPUTE_TYPES, _Whisper, weights_bytes
 from workbench.memory.facts import Component, ModelFacts
 from workbench.memory.headers import WeightsHeader, read_ctranslate2
+from workbench.memory.headers.hash_order import unordered_map_order
 from workbench.memory.machine import Machine
 from workbench.memory.request import LoadOptions, RequestSize
 from workbench.memory.terms import Estimate
@@ -80,7 +81,8 @@ def scaled(**sizes: int) -> WeightsHeader:
     facts: dict[str, object] = {
         "spec": "WhisperSpec", "n_mels": 128, "n_audio_ctx": 1500, "n_state": 1280, "n_head": 20,
         "n_vocab": 51866, "n_text_ctx": 448, "n_ffn": 5120, "n_audio_layer": 32,
-        "n_text_layer": 32, "linear_rows": 1000, "embedding_rows": 51866, **sizes,
+        "n_text_layer": 32, "linear_rows": 1000, "embedding_rows": 51866,
+        "quantized_first": 0, "cast_first": 0, **sizes,
     }  # fmt: skip
     kinds = {"linear": {"F16": 2_900_000_000}, "embedding": {"F16": 2 * 51866 * 1280}}
     total = sum(sum(kind.values()) for kind in kinds.values())
@@ -175,6 +177,17 @@ def test_a_real_whisper(name: str):
     assert found.facts["n_audio_ctx"] == 1500
 
 
+def test_the_order_is_that_of_libstdcpp():
+    """Printed by a program that g++ 12 compiled: 20 names, so it grew once."""
+    expected = [14, 15, 13, 10, 16, 3, 5, 2, 4, 19, 6, 17, 7, 8, 0, 1, 9, 18, 11, 12]
+    assert unordered_map_order(str(number) for number in range(20)) == [str(n) for n in expected]
+
+
+@given(st.sets(st.text(max_size=30), max_size=300))
+def test_the_order_has_every_name_once(names: set[str]):
+    assert sorted(unordered_map_order(sorted(names))) == sorted(names)
+
+
 # -- weights ---------------------------------------------------------------------------------
 
 
@@ -231,6 +244,13 @@ def test_an_int8_model_peaks_while_it_loads():
     assert found.peak_bytes > scaled().weights_bytes
     stored = predict(scaled(), compute_type="float32")
     assert stored.binding_phase.name == "decode"  # caches of 32 layers
+
+
+def test_weights_converted_before_the_largest_are_smaller_by_then():
+    late = predict(scaled(quantized_first=1_000_000_000), compute_type="int8")
+    early = predict(scaled(), compute_type="int8")
+    assert late.peak_bytes < early.peak_bytes
+    assert late.upper_bytes == early.upper_bytes  # another library's order may be another
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def read_facts(spec: ModelSpec, path: Path) -> ModelFacts:
         config = _config(path) if path.is_dir() else dict(header.facts)
         components = (
             Component(
-                name="model", architecture=_architecture(config), config=config, weights=header
+                name="model", architecture=architecture_of(config), config=config, weights=header
             ),
         )
     return ModelFacts(
@@ -112,7 +112,7 @@ def _pipeline_components(path: Path) -> tuple[Component, ...]:
         found.append(
             Component(
                 name=name,
-                architecture=str(config.get("_class_name") or _architecture(config)),
+                architecture=str(config.get("_class_name") or architecture_of(config)),
                 config=config,
                 weights=read_weights(folder),
             )
@@ -127,7 +127,8 @@ def _config(folder: Path) -> dict[str, Any]:
     return _read_json(path) if path.is_file() else {}
 
 
-def _architecture(config: dict[str, Any]) -> str:
+def architecture_of(config: dict[str, Any]) -> str:
+    """The architecture as a configuration or a GGUF header names it; else ``unknown``."""
     named = config.get("general.architecture") or config.get("model_type")
     return str(named or next(iter(config.get("architectures") or ()), "unknown"))
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any
 
 from workbench.errors import SourceUnreachable, UserInputError
-from workbench.memory.facts import Component, ModelFacts
+from workbench.memory.facts import Component, ModelFacts, architecture_of
 from workbench.memory.headers import WeightsHeader, joined
 from workbench.memory.headers.remote import RemoteFiles, opened
 from workbench.models.spec import HubSource, ModelSpec
@@ -66,7 +65,7 @@ def _model(files: RemoteFiles, names: list[str], source: HubSource) -> Component
             f"The size of {source.repo} cannot be read from afar: {why}.", "Pull it first."
         )
     return Component(
-        name="model", architecture=_architecture(config), config=config, weights=header
+        name="model", architecture=architecture_of(config), config=config, weights=header
     )
 
 
@@ -90,7 +89,7 @@ def _pipeline(files: RemoteFiles, names: list[str]) -> tuple[Component, ...]:
         found.append(
             Component(
                 name=part,
-                architecture=str(config.get("_class_name") or _architecture(config)),
+                architecture=str(config.get("_class_name") or architecture_of(config)),
                 config=config,
                 weights=_weights(files, weights, names, f"{part}/"),
             )
@@ -138,8 +137,3 @@ def _weights(
         raise UserInputError(f"The model has {len(weights)} files of weights.", "Pull it first.")
     headers = [files.safetensors(name) for name in weights]
     return joined(headers)
-
-
-def _architecture(config: dict[str, Any]) -> str:
-    named = config.get("general.architecture") or config.get("model_type")
-    return str(named or next(iter(config.get("architectures") or ()), "unknown"))

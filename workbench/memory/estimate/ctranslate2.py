@@ -30,6 +30,9 @@ COMPUTE_TYPES = {
     "int8_bfloat16": (1, 2),
 }
 
+#: Compute type -> dtype of its weights in the table; all others are I8.
+_WEIGHT_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int16": "I16"}
+
 _SAMPLES_PER_SECOND = 16_000
 _WINDOW_SECONDS = 30.0
 _FRAMES_PER_SECOND = 100
@@ -44,7 +47,9 @@ _FALLBACK_TEXTS = 5
 _TOKENIZER_BYTES = 30 * MIB
 _TOKENIZER_WORDS = 51_865
 #: Threads' stacks, oneDNN's compiled kernels and OpenBLAS's buffers, made in the first window.
-_RUNTIME_BYTES = 28 * MIB
+_RUNTIME_BYTES = 32 * MIB
+#: The pool of threads, the stream's buffers and the table itself, while a file is read.
+_LOADER_BYTES = 4 * MIB
 #: Tensors of shape (positions, width) that are live in an encoder layer beside its scores:
 #: input, norm, the fused projection (3), its three parts, context, output and a sum.
 _ENCODER_TENSORS = 11
@@ -60,9 +65,6 @@ _VAD_BYTES = 31.5 * MIB
 _VAD_COPIES = 2.9
 _VAD_BYTES_PER_SECOND = 0.235 * MIB
 _VAD_BLOCK_SECONDS = 320.0
-#: Of the linear weights, how many are converted before the embeddings, the largest weight. The
-#: order is that of a hash table of names; 0 to 0.6 was seen, mostly 0.15 to 0.35.
-_CONVERTED_BEFORE_LARGEST = 0.25
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def estimate(
     )
     load = Phase(name="load", terms=(_conversion(header, model, compute_type, weights, tokenizer),))
     family = f"ctranslate2/whisper/{compute_type}"
-    running = _running_phases(model, size, _largest_bytes(model, compute_type))
+    running = _running_phases(model, size, _hole_bytes(model, compute_type))
     if on_cpu:
         resident = (*process, weights)
         return Estimate(family=family, resident=resident, phases=(load, *running))
@@ -156,39 +158,38 @@ def weights_bytes(header: WeightsHeader, compute_type: str) -> int:
 
 
 def _conversion(
-    header: WeightsHeader,
-    model: _Whisper,
-    compute_type: str,
-    weights: Term,
-    tokenizer: float,
+    header: WeightsHeader, model: _Whisper, compute_type: str, weights: Term, tokenizer: float
 ) -> Term:
     """What loading takes beyond that what stays.
 
     The whole file is read, then weight after weight is converted, through float32 where it is
-    quantized. The embeddings are the largest; the earlier their turn, the more of the others
-    are still as they were stored. The tokenizer comes after all that.
+    quantized. The embeddings are the largest; whose turn came before them is in the header (for
+    the builds of Linux; in the bound, none). The tokenizer comes after all that.
     """
-    kinds = header.bytes_by_kind
-    stored_largest = sum(kinds.get("embedding", {}).values())
-    largest = model.n_vocab * model.n_state
-    weight_bytes, _ = COMPUTE_TYPES[compute_type]
-    stored = header.weights_bytes
-    already = set(kinds.get("embedding", {})) == {{1: "I8", 4: "F32"}.get(weight_bytes, "F16")}
-    extra = 0 if already else largest * (weight_bytes + (4 if weight_bytes == 1 else 0))
-    changed = (stored - stored_largest) - (weights.size_bytes - largest * weight_bytes)
-    early = stored + extra
-    median = max(early - _CONVERTED_BEFORE_LARGEST * changed, stored)
+    weight_bytes, float_bytes = COMPUTE_TYPES[compute_type]
+    embeddings = header.bytes_by_kind["embedding"]
+    stored_dtype = max(embeddings, key=lambda dtype: embeddings[dtype])
+    stored_bytes = STORED_BYTES[stored_dtype]
+    extra = shrunk = 0
+    if stored_dtype != _WEIGHT_DTYPES.get(compute_type, "I8"):
+        live_bytes = weight_bytes + (4 if compute_type.startswith("int") else 0)
+        extra = embeddings[stored_dtype] // stored_bytes * live_bytes
+        shrunk = _fact(header, "quantized_first") * (stored_bytes - weight_bytes)
+        shrunk += _fact(header, "cast_first") * (stored_bytes - float_bytes)
+    first = header.weights_bytes + extra
+    most = first + _LOADER_BYTES + _hole_bytes(model, compute_type) - min(0, shrunk)
+    median = max(most - max(0, shrunk), header.weights_bytes)
     kept = weights.size_bytes + tokenizer
     return Term(
         name="conversion",
         size_bytes=round(max(0, median - kept)),
-        upper_bytes=round(max(0, early - min(changed, 0) - kept)),
-        provenance=f"{stored} stored bytes beside their conversion to {compute_type}",
+        upper_bytes=round(max(0, 1.03 * most - kept)),
+        provenance=f"{header.weights_bytes} stored bytes and their conversion to {compute_type}",
     )
 
 
-def _largest_bytes(model: _Whisper, compute_type: str) -> int:
-    """The hole in the heap that the last weight leaves that was quantized through float32."""
+def _hole_bytes(model: _Whisper, compute_type: str) -> int:
+    """The hole in the heap that a weight leaves that was quantized through float32."""
     hole = 4 * model.n_ffn * model.n_state
     return hole if COMPUTE_TYPES[compute_type][0] == 1 and hole < _HEAP_BLOCK_BYTES else 0
 
@@ -219,7 +220,7 @@ def _running_phases(model: _Whisper, size: RequestSize, hole_bytes: int) -> tupl
     later = decoding if seconds > _WINDOW_SECONDS or size.words else [encoding]
     encode = [scores, *max([encoding], later, key=_size)]
     phases = [
-        Phase(name="features", terms=tuple([*common, _spectrum(seconds, model)])),
+        Phase(name="features", terms=(*common, _spectrum(seconds, model))),
         Phase(name="encode", terms=(*common_features, runtime, *encode)),
         Phase(name="decode", terms=(*common_features, runtime, *decoding)),
     ]

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from workbench.memory.headers.base import WeightsHeader, broken
+from workbench.memory.headers.hash_order import unordered_map_order
 
 #: The order of CTranslate2's DataType, under the names that safetensors uses.
 _DTYPES = (("F32", 4), ("I8", 1), ("I16", 2), ("I32", 4), ("F16", 2), ("BF16", 2))
 _VERSIONS = range(4, 7)  # before 4 there are no dtypes; Whisper came with 6
 _MAX_RANK = 8
-_TABLE_LIMIT = 1_000_000
+_TABLE_LIMIT = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,15 @@ def read_ctranslate2(path: Path) -> WeightsHeader:
     """Bytes by kind and dtype of ``model.bin``, and the model's dimensions.
 
     ``facts`` has ``spec``, ``revision``, ``linear_rows`` and ``embedding_rows`` (output rows of
-    the weights that int8 quantizes: one scale each) and, for Whisper, `whisper_dimensions`.
+    the weights that int8 quantizes: one scale each), ``quantized_first`` and ``cast_first``
+    (values that CTranslate2 converts before the embeddings, when it quantizes) and, for Whisper,
+    `whisper_dimensions`.
     Raises UserInputError for a truncated file or a table that lies.
     """
     by_dtype: dict[str, int] = {}
     by_kind: dict[str, dict[str, int]] = {}
     rows = {"linear": 0, "embedding": 0}
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, Variable] = {}
     with path.open("rb") as file:
         table = _Table(path, file)
         for variable in table.variables():
@@ -70,17 +73,19 @@ def read_ctranslate2(path: Path) -> WeightsHeader:
             total[dtype] = total.get(dtype, 0) + size_bytes
             if kind in rows:
                 rows[kind] += variable.shape[0]
-            shapes[variable.name] = variable.shape
+            found[variable.name] = variable
     facts: dict[str, object] = {
         "format": "CTranslate2",
         "spec": table.spec,
         "revision": table.revision,
-        "variables": len(shapes),
+        "variables": len(found),
         "aliases": table.aliases,
         "linear_rows": rows["linear"],
         "embedding_rows": rows["embedding"],
+        **_values_before_embeddings(found),
     }
     if table.spec == "WhisperSpec":
+        shapes = {name: variable.shape for name, variable in found.items()}
         facts |= whisper_dimensions(path, shapes, table.scalars)
     return WeightsHeader(
         weights_bytes=sum(by_dtype.values()),
@@ -88,6 +93,18 @@ def read_ctranslate2(path: Path) -> WeightsHeader:
         facts=facts,
         bytes_by_kind=by_kind,
     )
+
+
+def _values_before_embeddings(variables: dict[str, Variable]) -> dict[str, int]:
+    """Values whose turn comes before that of the first embeddings, by what happens to them."""
+    values = {"quantized_first": 0, "cast_first": 0}
+    for name in unordered_map_order(variables):
+        variable = variables[name]
+        if variable.kind == "embedding":
+            break
+        key = "quantized_first" if variable.kind == "linear" else "cast_first"
+        values[key] += math.prod(variable.shape)
+    return values
 
 
 def whisper_dimensions(
