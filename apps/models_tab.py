@@ -10,12 +10,13 @@ import gradio as gr
 import workbench
 from apps import render
 from apps.jobs import Job
+from apps.memory_history import history_chart, history_table
 from apps.messages import progress_line, shown_errors
-from apps.model_tables import loaded_table, log_table, models_table, plan_table
+from apps.model_tables import loaded_table, log_table, models_table
 from apps.page import QUIET, Page
+from apps.plan_panel import PlanPanel
 from apps.texts import text
 from workbench.errors import Cancelled
-from workbench.settings import get_settings
 from workbench.units import format_bytes
 
 TAB = "models"
@@ -32,26 +33,10 @@ class ModelsTab:
 
     def _lay_out_catalogue(self) -> None:
         make = self.page.words.make
-        ids = [spec.id for spec in workbench.models.list()]
         self.table = make(
             gr.Dataframe, {"label": "models.table"}, interactive=False, elem_id="models-table"
         )
-        with gr.Row():
-            self.model = make(
-                gr.Dropdown,
-                {"label": "common.model"},
-                choices=ids,
-                value=get_settings().models.chat,
-                min_width=220,
-                elem_id="models-model",
-            )
-            self.budget = make(
-                gr.Textbox,
-                {"label": "models.budget", "info": "models.budget_info"},
-                value="",
-                max_lines=1,
-                min_width=180,
-            )
+        self.panel = PlanPanel(self.page)
         with gr.Row():
             self.plan = make(
                 gr.Button,
@@ -70,6 +55,7 @@ class ModelsTab:
             )
             self.stop = self.page.stop_button("models-stop")
         self.status = gr.HTML(elem_id="models-status")
+        self.picture = gr.HTML(elem_id="models-picture")
         self.terms = gr.Dataframe(
             visible=False, show_label=False, interactive=False, elem_id="models-terms"
         )
@@ -96,18 +82,17 @@ class ModelsTab:
             wrap=True,
             elem_id="models-log",
         )
+        with make(gr.Accordion, {"label": "history.title"}, open=True):
+            self.chart = gr.HTML(elem_id="models-history-chart")
+            self.history = gr.Dataframe(
+                show_label=False, interactive=False, wrap=True, elem_id="models-history"
+            )
 
     def _wire(self, tab: Any) -> None:
         page = self.page
-        tables = [self.table, self.loaded, self.log, page.memory]
+        tables = [self.table, self.loaded, self.log, self.chart, self.history, page.memory]
         lists = [component for _, component in page.model_lists]
-        self.plan.click(
-            self.show_plan,
-            [self.model, self.budget, page.language],
-            [self.status, self.terms],
-            api_name="plan",
-            show_progress="hidden",
-        )
+        self.panel.wire(self.plan, self.status, self.picture, self.terms)
         self.unload.click(
             self.free, page.language, self.status, api_name="unload", show_progress="hidden"
         ).then(self.show, page.language, tables, **QUIET)
@@ -117,7 +102,7 @@ class ModelsTab:
                 TAB,
                 [button.click],
                 run,
-                [self.model],
+                [self.panel.model],
                 [self.status],
                 buttons=[self.pull, self.verify],
                 stop=self.stop,
@@ -137,23 +122,14 @@ class ModelsTab:
                 models_table(language),
                 loaded_table(language),
                 log_table(language),
+                history_chart(language),
+                history_table(language),
                 render.memory_bar(language),
             ]
 
     def refresh_lists(self, language: str) -> list[Any]:
         """Show in every list of models which ones are here now."""
         return [gr.update(choices=choices) for _, choices in self.page.fresh_choices(language)]
-
-    def show_plan(self, model: str, memory: str, language: str) -> tuple[str, Any]:
-        """Whether a model fits, with every number that led to the answer."""
-        with shown_errors(language):
-            found = workbench.plan(model, memory.strip() or None)
-            key = "models.fits" if found.fits else "models.fits_not"
-            line = " · ".join([text(key, language, model=model), *found.cheapest_fixes])
-            return (
-                render.status(line, kind="done" if found.fits else "error"),
-                gr.update(value=plan_table(found, language), visible=True),
-            )
 
     def free(self, language: str) -> str:
         """Free the models that nobody uses."""

@@ -247,6 +247,28 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "models.fits": ("{model} fits", "{model} vừa bộ nhớ"),
     "models.fits_not": ("{model} does not fit", "{model} không vừa bộ nhớ"),
+    # -- what if -----------------------------------------------------------------------------
+    "plan.precision": ("Loaded as", "Nạp dưới dạng"),
+    "plan.as_usual": ("as usual", "như thường lệ"),
+    "plan.best": ("the fastest way that fits", "cách nhanh nhất mà vừa"),
+    "plan.context": ("Context (tokens)", "Ngữ cảnh (token)"),
+    "plan.minutes": ("Recording (minutes)", "Bản ghi (phút)"),
+    "plan.side": ("Picture side (pixels)", "Cạnh ảnh (điểm ảnh)"),
+    "plan.batch": ("At once", "Cùng lúc"),
+    # -- history -----------------------------------------------------------------------------
+    "history.title": ("Predicted against measured", "Dự đoán so với đo được"),
+    "history.none": (
+        "No run yet: use a model, and what it took is kept here.",
+        "Chưa có lần chạy nào: hãy dùng một mô hình, bộ nhớ đo được sẽ hiện ở đây.",
+    ),
+    "history.predicted": ("predicted peak (MiB)", "đỉnh dự đoán (MiB)"),
+    "history.measured": ("measured peak (MiB)", "đỉnh đo được (MiB)"),
+    "history.summary": (
+        "{within} of {count} runs stayed within the bound of their plan.",
+        "{within} trong {count} lần chạy nằm trong cận của kế hoạch.",
+    ),
+    "models.how": ("Loaded as", "Nạp dưới dạng"),
+    "models.off": ("Off by", "Sai lệch"),
     "models.term": ("Part", "Phần"),
     "models.provenance": ("Where the number comes from", "Con số từ đâu"),
     "models.peak": ("peak", "đỉnh"),

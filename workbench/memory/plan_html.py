@@ -1,0 +1,79 @@
+"""A memory plan as a picture: the peak as a bar of its terms against the budget, in plain HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from workbench.units import format_bytes
+
+if TYPE_CHECKING:
+    from workbench.memory.plan import MemoryPlan
+
+_COLOURS = ("#64748b", "#2563eb", "#0d9488", "#9333ea", "#db2777", "#ea580c", "#65a30d", "#ca8a04")
+_BAR = "display:flex;height:16px;position:relative;background:rgba(128,128,128,.15)"
+_SMALL = "font-size:12px;margin:2px 0"
+
+
+def plan_html(plan: MemoryPlan) -> str:
+    """The plan as HTML without script or style sheet; every text is escaped."""
+    scale = 100 / max(1, plan.upper_bytes, min(plan.available_bytes, 2 * plan.upper_bytes))
+    terms = [term for term in plan.terms if term.size_bytes]
+    colours = {term.name: _COLOURS[i % len(_COLOURS)] for i, term in enumerate(terms)}
+    parts = "".join(
+        _part(term.size_bytes * scale, colours[term.name], f"{term.name}: {term.provenance}")
+        for term in terms
+    )
+    spread = _part(
+        (plan.upper_bytes - plan.peak_bytes) * scale,
+        "repeating-linear-gradient(45deg,#9ca3af 0 3px,transparent 3px 6px)",
+        "up to the upper bound",
+    )
+    legend = "".join(
+        f'<span style="margin-right:14px;white-space:nowrap"><i style="display:inline-block;'
+        f'width:9px;height:9px;border-radius:2px;background:{colours[term.name]}"></i> '
+        f"{escape(term.name)} {format_bytes(term.size_bytes)}</span>"
+        for term in terms
+    )
+    verdict = "fits" if plan.fits else "does not fit"
+    colour = "#16a34a" if plan.fits else "#dc2626"
+    fixes = "".join(f"<li>{escape(fix)}</li>" for fix in plan.cheapest_fixes)
+    return (
+        f'<div style="max-width:900px;line-height:1.4"><div><b>{escape(plan.model)}</b> on '
+        f'{escape(plan.device)}: <b style="color:{colour}">{verdict}</b>. Peak '
+        f"{format_bytes(plan.peak_bytes)}, at most {format_bytes(plan.upper_bytes)} of "
+        f"{format_bytes(plan.available_bytes)} ({escape(plan.reason)})</div>"
+        f'<div style="{_BAR}" role="img" aria-label="{verdict}">{parts}{spread}'
+        f"{_mark(plan.available_bytes * scale)}</div>"
+        f'<div style="{_SMALL}">{legend}</div>{_phases(plan, scale)}'
+        + (f'<ul style="margin:4px 0 0 18px">{fixes}</ul>' if fixes else "")
+        + "</div>"
+    )
+
+
+def _phases(plan: MemoryPlan, scale: float) -> str:
+    """One thin bar a phase: which one makes the peak."""
+    rows = [
+        f'<tr><td style="padding:0 8px 0 0">{escape(name)}</td>'
+        f'<td style="width:60%"><div style="height:6px;border-radius:3px;background:#94a3b8;'
+        f'width:{min(100.0, size * scale):.1f}%"></div></td>'
+        f'<td style="text-align:right">{format_bytes(size)}</td></tr>'
+        for name, size in plan.phases.items()
+    ]
+    return f'<table style="{_SMALL};width:100%;border:0">{"".join(rows)}</table>'
+
+
+def _part(percent: float, background: str, title: str) -> str:
+    return (
+        f'<div style="width:{percent:.2f}%;background:{background}" title="{escape(title)}"></div>'
+    )
+
+
+def _mark(percent: float) -> str:
+    """Where the budget ends, if that is inside the picture."""
+    if percent > 100:
+        return ""
+    return (
+        f'<div style="position:absolute;left:{percent:.2f}%;top:-3px;bottom:-3px;'
+        'border-left:2px solid #dc2626" title="available"></div>'
+    )
