@@ -25,11 +25,13 @@ import importlib
 import json
 import multiprocessing
 import os
+import queue
 import random
 import resource
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,8 @@ from workbench.models.spec import ModelSpec
 STARTERS = ("smollm2-135m", "qwen2.5-coder-0.5b", "whisper-base", "whisper-tiny.en", "minilm-l6",
             "shapes-32")  # fmt: skip
 #: Cases of ``memory/cases`` whose models are built for this; small enough for many runs.
-RANDOM = ("gguf-llama-q4_0", "bert-base-b1")
+RANDOM = ("tiny-int8-30s", "bert-base-b1")
 _CONTROL_SHARE = 0.7
-_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ def smallest(spec: ModelSpec) -> tuple[LoadOptions, RequestSize]:
 
 
 def serve(spec_json: str, path: str, runs: int, seed: int, answers: Any) -> None:
-    """The process of one model: imports its engine once and forks a child for each run."""
+    """The process of one model: imports its engine once and forks a child for each run.
+
+    Tells whether the control run failed, then each `Run`, then None; a text is a problem.
+    """
     spec = ModelSpec.model_validate_json(spec_json)
     for module in registry.find_engine(spec.engine).imports:
         importlib.import_module(module)
@@ -113,14 +117,35 @@ def serve(spec_json: str, path: str, runs: int, seed: int, answers: Any) -> None
     chance = random.Random(f"{seed}/{spec.id}")
     probe = in_child(spec, path, *smallest(spec), limit_bytes=None)
     if "failure" in probe:
-        answers.put((spec.id, [], None, f"the probe failed: {probe['failure']}"))
+        answers.put(f"the probe failed: {probe['failure']}")
         return
     offset = probe["data_bytes"] - probe["anonymous_bytes"] - probe["file_bytes"]
     before = status("VmData")
     enough = round(_CONTROL_SHARE * (probe["data_bytes"] - before))
     control = in_child(spec, path, *smallest(spec), limit_bytes=before + enough)
-    found = [one(spec, path, facts, machine, offset, *draw(spec, chance)) for _ in range(runs)]
-    answers.put((spec.id, found, "failure" in control, None))
+    answers.put("failure" in control)
+    for _ in range(runs):
+        answers.put(one(spec, path, facts, machine, offset, *draw(spec, chance)))
+    answers.put(None)
+
+
+def gather(answers: Any, until: float) -> tuple[list[Run], bool]:
+    """The runs that were finished by ``until`` (`time.monotonic`), and how the control went."""
+    runs: list[Run] = []
+    control_failed = False
+    while True:
+        try:
+            answer = answers.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            return runs, control_failed
+        if isinstance(answer, str):
+            sys.exit(answer)
+        if answer is None:
+            return runs, control_failed
+        if isinstance(answer, bool):
+            control_failed = answer
+        else:
+            runs.append(answer)
 
 
 def one(
@@ -229,9 +254,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one model")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long")
     parser.add_argument("--json", type=Path, help="write all runs there too")
     asked = parser.parse_args()
-    os.nice(10)
+    until = time.monotonic() + 60 * asked.minutes
+    os.nice(5)
     os.environ["GGML_NO_BACKTRACE"] = "1"  # a control run ends in an assertion, by design
     spawning = multiprocessing.get_context("spawn")
     runs: list[Run] = []
@@ -246,10 +273,14 @@ def main() -> None:
                 args=(spec.model_dump_json(), str(path), share, asked.seed, answers),
             )
             process.start()
-            name, done, control_failed, problem = answers.get(timeout=_TIMEOUT_SECONDS * share)
+            left = until - time.monotonic()
+            done, control_failed = gather(answers, time.monotonic() + left / (len(found) - number))
+            process.terminate()
             process.join()
-            if problem is not None:
-                sys.exit(f"{name}: {problem}")
+            name = spec.id
+            if not done:
+                print(f"{name:<28} no run was finished in time", flush=True)
+                continue
             runs += done
             controls[name] = control_failed
             bad = [run for run in done if run.failure]

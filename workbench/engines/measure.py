@@ -33,7 +33,8 @@ _TIMEOUT_SECONDS = 900.0
 
 class MeasuredMemory(BaseModel):
     """Resident bytes of the process: after the imports, at the peak of loading, after it, and at
-    the peak of all. ``size`` is the request as it really was."""
+    the peak of all. ``size`` is the request as it really was. ``device`` has the peaks on a GPU
+    (`workbench.memory.meter.MemoryPeaks`); it is empty without one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +44,7 @@ class MeasuredMemory(BaseModel):
     peak_bytes: int
     method: str
     size: RequestSize
+    device: dict[str, int] = {}
 
 
 def measure_memory(
@@ -168,6 +170,7 @@ def main() -> None:
         peak_bytes=peak.peak_bytes,
         method=peak.method,
         size=size,
+        device={k: v for k, v in peak.peaks.to_dict().items() if k != "process_bytes"},
     )
     sys.stdout.write(found.model_dump_json() + "\n")
 
