@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from workbench.engines import registry
+from workbench.engines import mover, registry
 from workbench.engines.planner import Candidate
 from workbench.engines.pool import ModelPool
 from workbench.engines.stub import StubModel
@@ -51,6 +51,7 @@ class Bench:
             registry.ENGINES, "stub-file", registry.Engine("stub-file", "", (), ("speech",))
         )
         monkeypatch.setattr(registry, "load", self._load)
+        monkeypatch.setattr(mover, "give_back", lambda: None)  # nothing real is held here
         self.lock = threading.Lock()
         self.pool = ModelPool(clock or (lambda: self.now), self.device, self, self.used_bytes)
 

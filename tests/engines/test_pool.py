@@ -384,9 +384,7 @@ def parkable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(StubModel, "unpark", lambda model: told.append("unpark"), raising=False)
 
     def used(name: str) -> int:
-        return sum(
-            bench.held[row.id] for row in bench.pool.loaded() if row.device == name
-        )
+        return sum(bench.held[row.id] for row in bench.pool.loaded() if row.device == name)
 
     monkeypatch.setattr(
         bench.pool._accounts,

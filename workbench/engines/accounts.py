@@ -73,7 +73,7 @@ class Accounts:
     def is_pinned(self, slot: Slot) -> bool:
         return slot.spec.id in self.pins
 
-    def admit(self, slot: Slot, is_quiet: bool, is_isolated: bool) -> None:
+    def admit(self, slot: Slot, is_quiet: bool) -> None:
         """Charge a model that was just loaded.
 
         Only where nothing else ran meanwhile is what was measured the model's own.
@@ -82,7 +82,7 @@ class Accounts:
         if plan is not None:
             context = _term(plan, "context")
             where = (slot.spec.engine, slot.options.device)
-            if context and not is_isolated:
+            if context and not slot.is_isolated:
                 self._contexts.setdefault(where, context)
             else:
                 context = 0

@@ -37,6 +37,12 @@ class _NotBack(Exception):
     """Models were freed and the memory is not there: somebody else has it, or it did not return."""
 
 
+def give_back() -> None:
+    """Free what nobody refers to, and return it to the system."""
+    gc.collect()
+    trim_process()
+
+
 class Mover:
     """Changes what is loaded, on behalf of one request at a time."""
 
@@ -92,14 +98,13 @@ class Mover:
         except WorkbenchError as error:
             reason += f"; closing said: {error}"
         slot.model = None
-        gc.collect()
-        trim_process()
+        give_back()
         back = max(0, before - self._used_bytes(device))
         with self._changed:
             self._accounts.gone(slot)
             is_quiet = not any(other.is_busy for other in self._accounts.slots.values())
             self._changed.notify_all()
-        missing = slot.returns_bytes - back
+        missing = 0 if slot.is_isolated else slot.returns_bytes - back
         if is_quiet and missing > _SLACK_BYTES:
             reason += f"; {format_bytes(missing)} of its memory did not come back"
         self._journal.note("evict", slot.spec.id, reason, slot.returns_bytes)
@@ -165,26 +170,27 @@ class Mover:
 
     def _enlarge(self, slot: Slot, request: Request) -> float | None:
         """Plan a request that is larger than those before; make room for what it adds."""
-        device = slot.options.device
-        if request.size not in slot.growth:
+        device, size = slot.options.device, request.size
+        growth = slot.growth_of(size)
+        if growth is None:
             with self._changed:
                 idle = self._accounts.idle(device, slot.key)
                 budget = self._accounts.budget(device, idle)
-            plan = self._planner.loaded(slot.spec, slot.path, slot.options, request.size, budget)
+            plan = self._planner.loaded(slot.spec, slot.path, slot.options, size, budget)
+            growth = self._accounts.growth_bytes(slot, plan)
             with self._changed:
-                slot.growth[request.size] = self._accounts.growth_bytes(slot, plan)
-                slot.plans[request.size] = plan
-            self._journal.note(
-                "replan", slot.spec.id, "a request of another size", plan.upper_bytes
-            )
+                slot.growth[size], slot.plans[size] = growth, plan
+            reason = "the request is larger than those before"
+            self._journal.note("replan", slot.spec.id, reason, plan.upper_bytes)
         with self._changed:
-            more = slot.growth[request.size] - slot.growth_bytes
+            more = growth - slot.growth_bytes
             more += slot.resident_bytes if slot.is_parked else 0
-            plan = slot.plans[request.size]
+            refused = slot.plans.get(size) or slot.plan
+            assert refused is not None, "what was never planned adds nothing"
         try:
-            waiting = self._make_room(request, more, device, plan)
+            waiting = self._make_room(request, more, device, refused)
         except _NotBack:
-            raise self._refusal(request, plan) from None
+            raise self._refusal(request, refused) from None
         if waiting is None and slot.is_parked:
             self._unpark(slot)
         return waiting
@@ -324,6 +330,9 @@ class Mover:
             others = [s for s in self._accounts.slots.values() if s.is_busy]
             room = self._accounts.free_bytes(device) if plan else 0
         before, started = self._used_bytes(device), time.perf_counter()
+        if not is_isolated:  # now, so that what follows is the model's alone
+            registry.import_libraries(spec.engine)
+        baseline = None if is_isolated else self._used_bytes(device)
         load = child.load if is_isolated else registry.load
         model: Any = load(spec, path, options)
         seconds = time.perf_counter() - started
@@ -336,10 +345,13 @@ class Mover:
             options=options,
             model=model,
             path=path,
+            is_isolated=is_isolated,
             plan=plan,
             reason=reason,
             load_seconds=seconds,
             measured_bytes=max(0, measured),
+            baseline_bytes=baseline,
+            load_started=started,
             last_used=self._clock(),
             keep_alive_seconds=request.keep_alive_seconds,
         )
@@ -347,14 +359,13 @@ class Mover:
             model.close()
             raise DoesNotFit(f"{spec.id} took {format_bytes(measured)}, more than there was.")
         with self._changed:
-            self._accounts.admit(slot, is_quiet, is_isolated)
+            self._accounts.admit(slot, is_quiet)
         if plan is not None and is_quiet and measured > plan.upper_bytes:
             reason += f"; it took more than the {format_bytes(plan.upper_bytes)} of the plan"
         self._journal.note("load", spec.id, f"{reason}; took {seconds:.2f} s", slot.measured_bytes)
 
     def _undo(self, request: Request, plan: MemoryPlan, is_last: bool) -> None:
-        gc.collect()
-        trim_process()
+        give_back()
         with self._changed:
             self._accounts.fail(request.key, plan.upper_bytes)
         what = "given up" if is_last else "next: a cheaper way, once"

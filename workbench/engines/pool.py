@@ -25,7 +25,7 @@ from workbench.engines.base import StopCheck, never_stop
 from workbench.engines.expiry import Expiry
 from workbench.engines.mover import Mover
 from workbench.engines.planner import FilePlanner, Planner
-from workbench.engines.slots import Journal, LoadedModel, Request, Slot, describe
+from workbench.engines.slots import Journal, Lease, LoadedModel, Request, Slot, describe
 from workbench.engines.turns import Turns, WaitedTooLong
 from workbench.errors import DoesNotFit
 from workbench.memory import devices
@@ -155,6 +155,26 @@ class ModelPool:
             budget = self._accounts.budget(options.device, idle)
         return self._planner.loaded(spec, path, options, size or RequestSize(), budget)
 
+    def lease(self, model: Any) -> Lease:
+        """The plan and the ground of what this thread's running request was given.
+
+        Raises KeyError for a model that is not in use by this thread.
+        """
+        thread = threading.current_thread()
+        with self._changed:
+            slots = list(self._accounts.slots.values())
+            for slot in slots:
+                mine = [r for r in slot.requests if r.thread is thread]
+                if slot.model is model and mine:
+                    return Lease(
+                        plan=slot.plans.get(mine[-1].size, slot.plan),
+                        baseline_bytes=slot.baseline_bytes,
+                        load_started=slot.load_started,
+                        others_busy=any(s.is_busy for s in slots if s is not slot)
+                        or len(slot.requests) > 1,
+                    )
+        raise KeyError(model)
+
     def unload(self, model_id: str | None = None) -> list[str]:
         """Free the idle models, or the idle ones called ``model_id``; return what was freed."""
         with self._changed:
@@ -241,11 +261,10 @@ class ModelPool:
         slot = self._accounts.slots.get(request.key)
         if slot is None or slot.is_parked or not self._is_open(slot, request):
             return None
-        if slot.plan is None:
-            slot.growth.setdefault(request.size, 0)
-        if request.size not in slot.growth:
+        growth = slot.growth_of(request.size)
+        if growth is None:
             return None
-        more = slot.growth[request.size] - slot.growth_bytes
+        more = growth - slot.growth_bytes
         if more > 0 and more > self._accounts.free_bytes(slot.device):
             return None
         slot.requests.append(request)

@@ -65,10 +65,16 @@ class Slot:
     options: LoadOptions
     model: Any
     path: Path
+    #: it has a process of its own, with which all of its memory goes
+    is_isolated: bool = False
     plan: MemoryPlan | None = None
     reason: str = ""
     load_seconds: float = 0.0
     measured_bytes: int = 0
+    #: what the process held with the engine's libraries and before the model, and when that was
+    #: (`time.perf_counter`); None: the model has a process of its own
+    baseline_bytes: int | None = None
+    load_started: float = 0.0
     resident_bytes: int = 0
     returns_bytes: int = 0
     #: bytes that a request of this size adds to the resident ones
@@ -93,7 +99,19 @@ class Slot:
     @property
     def growth_bytes(self) -> int:
         """What the running requests may add to the resident bytes."""
-        return max((self.growth[request.size] for request in self.requests), default=0)
+        return max((self.growth_of(request.size) or 0 for request in self.requests), default=0)
+
+    def growth_of(self, size: RequestSize) -> int | None:
+        """What a request of ``size`` adds, if it or a larger one was planned; else None.
+
+        A little more than it needs is better than planning every prompt by itself.
+        """
+        if self.plan is None:
+            return 0
+        if size in self.growth:
+            return self.growth[size]
+        larger = [growth for planned, growth in self.growth.items() if _covers(planned, size)]
+        return min(larger, default=None)
 
     @property
     def charge_bytes(self) -> int:
@@ -108,6 +126,38 @@ class Slot:
     def is_alive(self) -> bool:
         """False when the process that runs it has ended."""
         return bool(getattr(self.model, "is_alive", True))
+
+
+def _covers(planned: RequestSize, size: RequestSize) -> bool:
+    """Whether ``size`` is nowhere larger than ``planned``. Without a number a prompt is as long
+    as the context; a recording or a picture is then of some size that only the engine knows."""
+    pairs = [
+        (planned.audio_seconds, size.audio_seconds),
+        (planned.width, size.width),
+        (planned.height, size.height),
+    ]
+    if planned.prompt_tokens is not None:
+        pairs.append((planned.prompt_tokens, size.prompt_tokens))
+    return (
+        all(a == b or (a is not None and b is not None and a >= b) for a, b in pairs)
+        and planned.batch >= size.batch
+        and planned.beams >= size.beams
+        and planned.words >= size.words
+        and planned.guided >= size.guided
+    )
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What one request was given: the plan for its size, and what it is measured against.
+
+    ``others_busy``: other models were in use when it was asked for.
+    """
+
+    plan: MemoryPlan | None
+    baseline_bytes: int | None
+    load_started: float
+    others_busy: bool
 
 
 @dataclass(frozen=True)
