@@ -13,7 +13,7 @@ from typing import Any
 from random_models.diffusion import SHAPES
 
 from workbench.engines.trace import trace_component
-from workbench.memory.estimate.profiles import digest
+from workbench.memory.estimate.profiles import digest, shortened
 from workbench.project import project_root
 
 FOLDER = project_root() / "workbench" / "memory" / "profiles"
@@ -48,7 +48,7 @@ def main() -> None:
             key = digest(architecture, config)
             if key is None or key in known:
                 continue
-            profiles = trace_component(architecture, config)
+            profiles = trace_component(architecture, shortened(architecture, config))
             if not profiles:
                 sys.exit(f"{model}: {name} cannot be traced.")
             entries[key] = {

@@ -20,7 +20,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.engines.quiet import quiet
-from workbench.memory.estimate.profiles import digest, find_profiles, keep_profiles
+from workbench.memory.estimate.profiles import (
+    digest,
+    find_profiles,
+    keep_profiles,
+    shortened,
+)
 from workbench.memory.facts import ActivationProfile, Component, ModelFacts
 
 if TYPE_CHECKING:
@@ -66,7 +71,7 @@ def trace(call: Callable[[], Any]) -> Trace:
             if isinstance(value, torch.Tensor):
                 yield value.untyped_storage()
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -81,7 +86,7 @@ def trace(call: Callable[[], Any]) -> Trace:
             on_cpu.append(live[-1] + _kernel_copies(str(func), args, result))
             return result
 
-    class FusedAttention(TorchFunctionMode):
+    class FusedAttention(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -149,7 +154,7 @@ def _with_profile(part: Component) -> Component:
         return part
     found = find_profiles(key)
     if found is None:
-        found = trace_component(part.architecture, part.config)
+        found = trace_component(part.architecture, shortened(part.architecture, part.config))
         keep_profiles(key, part.architecture, found)
     return part.model_copy(update={"activations": found})
 
@@ -175,10 +180,10 @@ def _kernel_copies(name: str, args: Any, result: Any) -> int:
     """Bytes that a CPU kernel holds beside the tensors it is given and returns."""
     if not name.startswith("aten.convolution"):
         return 0
-    given, weights, made = (t.numel() * t.element_size() for t in (args[0], args[1], result))
+    given, weights, made = (int(t.numel() * t.element_size()) for t in (args[0], args[1], result))
     if result.element_size() < _FLOAT32_BYTES and args[1].shape[2:].numel() == 1:
         # 1 x 1 in 16 bits: a matrix product that is summed in float32
-        return given + weights + result.numel() * _FLOAT32_BYTES
+        return given + weights + int(result.numel()) * _FLOAT32_BYTES
     # The blocked input and weights are there first; the result's own pages are touched only
     # when the blocked result is copied into them, after the blocked input was freed.
     return weights + max(given, made)
@@ -249,13 +254,9 @@ def _profile(run: _Pass, dtype: Any) -> dict[str, ActivationProfile]:
         for items in (1.0, 2.0, 4.0, 16.0, 64.0):
             for units in np.geomspace(n0 / 16, n2 * 16, 40) * items:
                 largest.add(int((np.array([1, items, units, units**2 / items]) @ moments).argmax()))
-        found[key] = ActivationProfile(
-            moments=tuple(
-                sorted({tuple(float(f"{c:.9g}") for c in moments[:, i]) for i in largest})
-            ),
-            unit=run.unit,
-            source=_SOURCE,
-        )
+        rounded = [[float(f"{c:.9g}") for c in moments[:, index]] for index in largest]
+        kept = sorted({(c0, c1, c2, c3) for c0, c1, c2, c3 in rounded})
+        found[key] = ActivationProfile(moments=tuple(kept), unit=run.unit, source=_SOURCE)
     return found
 
 

@@ -136,11 +136,28 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+#: Counts of equal layers: one follows the other, so a pass of two is live as much as one of many.
+_REPEATED = {
+    "SD3Transformer2DModel": ("num_layers",),
+    "FluxTransformer2DModel": ("num_layers", "num_single_layers"),
+    "PixArtTransformer2DModel": ("num_layers",),
+    "t5": ("num_layers",),
+}
+
+
+def shortened(architecture: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with as few layers as are needed to see what a pass takes."""
+    counts = {name: FIELDS[architecture][name] for name in _REPEATED.get(architecture, ())}
+    short = {name: min(2, int(config.get(name, default))) for name, default in counts.items()}
+    return {**config, **short}
+
+
 def digest(architecture: str, config: dict[str, Any]) -> str | None:
     """The key of the profiles of an architecture; None for one that is not in `FIELDS`."""
     fields = FIELDS.get(architecture)
     if fields is None:
         return None
+    config = shortened(architecture, config)
     values = {name: config.get(name, default) for name, default in fields.items()}
     text = json.dumps([_VERSION, architecture, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
