@@ -182,6 +182,7 @@ def in_child(
     if child == 0:
         os.close(reading)
         answer: dict[str, Any] = {}
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             if limit_bytes is not None:
                 resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))

@@ -39,9 +39,11 @@ def an_estimate(dynamic: int = 200) -> Estimate:
     )
 
 
-def test_one_run_takes_away_most_of_its_own_error():
-    found = fit([off_by(1.10)])
-    assert found.median_bytes(parts()) / off_by(1.10).measured_bytes == pytest.approx(1, abs=0.02)
+def test_one_run_takes_away_half_of_its_own_error_and_five_most_of_it():
+    for runs, left in ((1, 0.05), (5, 0.02)):
+        found = fit([off_by(1.10)] * runs)
+        ratio = found.median_bytes(parts()) / off_by(1.10).measured_bytes
+        assert ratio == pytest.approx(1, abs=left)
 
 
 def test_runs_as_predicted_change_nothing():
@@ -60,9 +62,9 @@ def test_many_runs_find_the_factor_of_the_dynamic_part():
         for weights in (200, 800)
     ]
     found = fit(samples)
-    assert found.factors[1] == pytest.approx(1.3, abs=0.03)
+    assert found.factors[1] == pytest.approx(1.3, abs=0.06)
     unseen = parts(dynamic=1600, weights=400)
-    assert found.median_bytes(unseen) == pytest.approx((500 + 1.3 * 1600) * MIB, rel=0.02)
+    assert found.median_bytes(unseen) == pytest.approx((500 + 1.3 * 1600) * MIB, rel=0.05)
 
 
 def test_one_wild_run_among_ten_hardly_counts():

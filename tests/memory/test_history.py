@@ -63,7 +63,8 @@ def test_a_plan_gets_what_was_learned(history: History):
     assert corrected(estimate) is estimate
     history.add(seen())
     once = corrected(estimate)
-    assert once.peak_bytes == pytest.approx(1210 * MIB, rel=0.02)
+    assert once.peak_bytes == pytest.approx(1210 * MIB, rel=0.05)
+    assert once.peak_bytes > 1.02 * estimate.peak_bytes
     assert "learned from n = 1 runs, residual" in once.resident[-1].provenance
     history.add(seen())
     assert "learned from n = 2 runs" in corrected(estimate).resident[-1].provenance
