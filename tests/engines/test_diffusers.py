@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline
 from PIL.Image import Image
 
+import workbench
 from tests.contract.models import tiny_image_model
 from workbench.engines import diffusers as engine
 from workbench.engines.base import DrawnImages, ImageOptions, ImageStep
@@ -392,3 +393,11 @@ def test_a_damaged_folder_is_one_clear_error(
     with pytest.raises(UserInputError, match="is not a usable diffusers model") as caught:
         engine.load(spec_of(copy_of_tiny), copy_of_tiny, LoadOptions())
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_or_hub_model_without_an_entry_is_planned_as_it_is_computed(
+    tiny_folder: Path,
+) -> None:
+    for name in (str(tiny_folder), "someone/pictures"):
+        spec = workbench.models.get(name, "image")
+        assert (spec.engine, spec.dtype) == ("diffusers", "float32")

@@ -110,9 +110,13 @@ def _spec_of_path(path: Path, task: Task | None) -> ModelSpec | None:
         sources=(LocalSource(kind="local", path=str(path.absolute())),),
         files=(ModelFile(name=main_file),) if main_file else (),
         main_file=main_file,
+        dtype=_DEFAULT_DTYPES.get(engine),
         licence="unknown",
     )
 
+
+#: What an engine computes in when nobody says: planned and loaded alike. Others take the files'.
+_DEFAULT_DTYPES = {"diffusers": "float32"}
 
 _HUB_ENGINES: dict[Task, str] = {
     "chat": "transformers",
@@ -136,6 +140,7 @@ def _spec_of_hub_name(name: str, task: Task | None) -> ModelSpec | None:
         task=chosen,
         engine=_HUB_ENGINES[chosen],
         sources=(HubSource(kind="hub", repo=name),),
+        dtype=_DEFAULT_DTYPES.get(_HUB_ENGINES[chosen]),
         licence="see the model card on the hub",
     )
 
