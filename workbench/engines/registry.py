@@ -101,6 +101,12 @@ def find_engine(name: str) -> Engine:
     return engine
 
 
+def import_libraries(name: str) -> None:
+    """Import what a first request to the engine loads. Raises SettingsError or EngineMissing."""
+    for module in find_engine(name).imports:
+        importlib.import_module(module)
+
+
 def load(spec: ModelSpec, path: Path, options: LoadOptions) -> Model:
     """Load a model with its engine. Only the pool calls this."""
     engine = find_engine(spec.engine)
