@@ -194,10 +194,11 @@ def _split(
     on_device = min(max(0, asked - 1), len(blocks))
     outer = header.weights_bytes - sum(blocks)
     embedding = sum(header.bytes_by_kind.get("embedding", {}).values())
-    head = (outer - embedding or embedding) if asked > 0 else 0
     first = len(blocks) - on_device
+    # without a head of its own the model has the embedding in both places
+    head = 0 if asked < 1 else outer - embedding or embedding
     weights, cache = sum(blocks[first:]) + head, sum(caches[first:])
-    host_weights = sum(blocks[:first]) + embedding
+    host_weights = sum(blocks[:first]) + (embedding if asked > 0 else outer)
     kind = options.device.split(":")[0]
     graph = graph_bytes(model.config, prompt, context)
     where = f"{on_device} of {len(blocks)} blocks on {options.device}"

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.memory.estimate.kv_cache import CacheLayer, config_layers, config_number
-from workbench.memory.estimate.torch_layers import encoder_bytes, is_described, layer_bytes
+from workbench.memory.estimate.torch_layers import (
+    encoder_bytes,
+    has_stacked_experts,
+    is_described,
+    is_eager,
+    layer_bytes,
+)
 from workbench.memory.estimate.weights import DTYPE_BYTES, is_cast, quantized_bytes
 from workbench.memory.facts import Component, ModelFacts
 from workbench.memory.machine import MIB, Machine
@@ -17,6 +23,9 @@ _DEFAULT_PROMPT_TOKENS = 4096
 # the architecture, the tokenizer, kernels, the threads' buffers. Measured.
 _WORKSPACE_BYTES = 17 * MIB
 _EMBEDDED_TOGETHER = 32
+# A page of a mapped file that is touched brings the 15 around it along. Source: Linux,
+# ``fault_around_bytes``.
+_FAULT_BYTES = 64 * 1024
 
 
 def estimate(
@@ -30,8 +39,8 @@ def estimate(
     kind = options.device.split(":")[0]
     name = "transformers" if kind == "cpu" else f"transformers@{kind}"
     known = is_described(config)
-    spread = 0.25 if known else 1.0
-    weights, staging = _weights(model, dtype, options)
+    spread = (0.6 if is_eager(config) else 0.25) if known else 1.0
+    weights, staging = _weights(model, config, dtype, options, _looked_up(facts, size))
     resident = (
         about("context", machine.context_bytes.get(name, 0), 0.03, machine.name),
         about("workspace", _WORKSPACE_BYTES, 1.0, "kernels, tokenizer; measured"),
@@ -42,7 +51,9 @@ def estimate(
         phases: tuple[Phase, ...] = (load, _embed(config, size, spread, dtype, facts))
     else:
         phases = (load, *_chat(config, size, spread, dtype, facts, options))
-    extra = "".join(f"/{part}" for part in (options.quantization, kind) if part not in (None, "cpu"))
+    extra = "".join(
+        f"/{part}" for part in (options.quantization, kind) if part not in (None, "cpu")
+    )
     offload = "" if options.offload == "none" else f"/{options.offload}"
     return Estimate(
         family=f"transformers/{model.architecture}/{dtype}{extra}{offload}",
@@ -59,11 +70,31 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **inner} if isinstance(inner, dict) else config
 
 
-def _weights(model: Component, dtype: str, options: LoadOptions) -> tuple[Term, Term]:
+def _looked_up(facts: ModelFacts, size: RequestSize) -> int | None:
+    """Tokens that a request looks up at most in the embedding; None: it is all read.
+
+    A chat model without a head of its own multiplies with the embedding.
+    """
+    has_head = "head" in facts.component("model").weights.bytes_by_kind
+    if size.prompt_tokens is None or (facts.task == "chat" and not has_head):
+        return None
+    together = _EMBEDDED_TOGETHER if facts.task == "embedding" else size.batch
+    return size.prompt_tokens * min(size.batch, together)
+
+
+def _weights(
+    model: Component,
+    config: dict[str, Any],
+    dtype: str,
+    options: LoadOptions,
+    looked_up: int | None,
+) -> tuple[Term, Term]:
     """What stays, and what is there beside it while the model is loaded.
 
-    A file whose dtype is computed in is mapped and nothing is copied. Otherwise the whole mapped
-    file is touched while the copies are made, and given back after.
+    A file whose dtype is computed in is mapped, and its pages count when they are touched: of an
+    embedding that is not also the head, those around the tokens that were looked up. Experts
+    that are stacked are copied out of the mapped file, which stays for the rest. If all weights
+    are converted, the whole mapped file is touched meanwhile, and given back after.
     """
     header = model.weights
     size = quantized_bytes(header, dtype, options.quantization)
@@ -71,12 +102,28 @@ def _weights(model: Component, dtype: str, options: LoadOptions) -> tuple[Term, 
         largest = _largest_module(model, dtype)
         why = "the largest module; the others wait on disk or in host memory"
         return about("weights", largest, 0.5, why), exact("staging", 0, "nothing is copied")
-    copied = options.quantization is not None or is_cast(header, dtype)
-    staging = header.weights_bytes if copied else 0
-    return (
-        about("weights", size, 0.01, f"safetensors headers, {options.quantization or dtype}"),
-        about("staging", staging, 0.05, "the mapped file, while it is converted"),
+    if options.quantization is not None or is_cast(header, dtype):
+        return (
+            about("weights", size, 0.01, f"safetensors headers, {options.quantization or dtype}"),
+            about("staging", header.weights_bytes, 0.05, "the mapped file, while it is converted"),
+        )
+    experts = sum(header.bytes_by_kind.get("expert", {}).values())
+    stacked = experts if has_stacked_experts(config) else 0
+    table = sum(header.bytes_by_kind.get("embedding", {}).values())
+    untouched = 0
+    if looked_up is not None and options.device == "cpu":
+        untouched = max(0, table - looked_up * _FAULT_BYTES)
+    provenance = "safetensors headers, mapped"
+    if stacked:
+        provenance += f"; {stacked // MIB} MiB of experts once more, stacked"
+    weights = Term(
+        name="weights",
+        size_bytes=size + stacked - untouched,
+        upper_bytes=round((size + stacked) * 1.01),
+        provenance=provenance,
     )
+    layers = max(1, len(config_layers(config)))
+    return weights, about("staging", stacked / layers / 3, 1.0, "one block's experts, stacked")
 
 
 def _largest_module(model: Component, dtype: str) -> int:
