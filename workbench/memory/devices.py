@@ -153,13 +153,13 @@ def _largest_processes() -> tuple[OtherProcess, ...]:
     """Other processes by resident memory, which counts shared pages in each of them."""
     import psutil
 
-    found = []
-    for process in psutil.process_iter(["name", "memory_info"]):
+    sizes: list[tuple[int, int]] = []
+    for process in psutil.process_iter(["memory_info"]):
         memory = process.info["memory_info"]  # None: not ours to ask
         if process.pid != os.getpid() and memory is not None:
-            found.append(OtherProcess(process.pid, process.info["name"] or "?", memory.rss))
-    found.sort(key=lambda other: -other.size_bytes)
-    return tuple(found[:_LARGEST_PROCESSES])
+            sizes.append((memory.rss, process.pid))
+    largest = sorted(sizes, reverse=True)[:_LARGEST_PROCESSES]
+    return tuple(OtherProcess(pid, _process_name(pid), size) for size, pid in largest)
 
 
 def _inactive_file_bytes(statistics: Path) -> int:
