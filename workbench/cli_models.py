@@ -107,6 +107,72 @@ def models_pull(
             print(f"{name}  {path}")
 
 
+@models_app.command("loaded")
+def models_loaded(
+    log: Annotated[bool, typer.Option("--log", help="Also the last decisions, with why.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the running processes of the workbench (app, notebooks) have loaded, and why."""
+    from workbench.engines import control
+    from workbench.units import format_bytes
+
+    answers = control.ask("loaded")
+    if as_json:
+        print_json({"processes": answers})
+        return
+    for answer in answers:
+        print(f"process {answer['process']} ({answer['program']})")
+        for row in answer["loaded"]:
+            use = (
+                f"{row['users']} requests" if row["users"] else f"idle {row['idle_seconds']:.0f} s"
+            )
+            pinned = ", pinned" if row["is_pinned"] else ""
+            size = format_bytes(row["measured_bytes"])
+            print(f"  {row['id']:<22}{size:>11}  {use}{pinned}  {row['reason']}")
+        for entry in answer["log"] if log else ():
+            size = format_bytes(entry["bytes"]) if entry["bytes"] else ""
+            print(f"  {entry['action']:<8}{entry['model']:<22}{size:>11}  {entry['reason']}")
+    if not any(answer["loaded"] for answer in answers):
+        print("No running process of the workbench has a model loaded.")
+
+
+@models_app.command("unload")
+def models_unload(
+    name: Annotated[str | None, typer.Argument(autocompletion=complete_model)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Free idle models (or one) in every running process of the workbench."""
+    from workbench.engines import control
+
+    answers = control.ask("unload", name)
+    freed = [model for answer in answers for model in answer["freed"]]
+    if as_json:
+        print_json({"freed": freed})
+    else:
+        print("\n".join(freed) or "Nothing was idle.")
+
+
+@models_app.command("pin")
+def models_pin(
+    name: Annotated[str, typer.Argument(autocompletion=complete_model)],
+    off: Annotated[bool, typer.Option("--off", help="Let it go again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a loaded model in the running processes that have it, whatever needs its memory."""
+    from workbench.engines import control
+
+    answers = control.ask("unpin" if off else "pin", name)
+    where = [answer["process"] for answer in answers if answer["done"]]
+    if not where:
+        raise UserInputError(
+            f"No running process has {name} loaded.", "See `workbench models loaded`."
+        )
+    if as_json:
+        print_json({"model": name, "pinned": not off, "processes": where})
+    else:
+        print(f"{name} {'may go' if off else 'stays'} in process {', '.join(map(str, where))}")
+
+
 @models_app.command("verify")
 def models_verify(
     name: Annotated[str, typer.Argument(autocompletion=complete_model)], as_json: AsJson = False
@@ -264,7 +330,7 @@ def comparison(plan: MemoryPlan, measured: MeasuredMemory) -> str:
     error = plan.peak_bytes / measured.peak_bytes - 1
     side = "above" if error > 0 else "below"
     return (
-        f"  {'measured':<18}{format_bytes(measured.peak_bytes):>12}  {measured.method}, in a fresh "
-        f"process\n  {'predicted':<18}{format_bytes(plan.peak_bytes):>12}  "
+        f"  {'measured':<20}{format_bytes(measured.peak_bytes):>12}  {measured.method}, in a fresh "
+        f"process\n  {'predicted':<20}{format_bytes(plan.peak_bytes):>12}  "
         f"{abs(error):.1%} {side} the measured peak; kept for the next plans"
     )

@@ -20,7 +20,7 @@ class Expiring(Protocol):
 class Expiry:
     """Starts the thread when there is something to wait for; it ends when there is nothing."""
 
-    def __init__(self, pool: Expiring, lock: threading.RLock) -> None:  # type: ignore[valid-type]
+    def __init__(self, pool: Expiring, lock: threading.RLock) -> None:
         # the thread must not keep a pool alive that nobody uses any more
         self._pool = weakref.ref(pool, lambda _: self._wake())
         self._sooner = threading.Condition(lock)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from workbench.engines import registry
+from workbench.engines import control, registry
 from workbench.engines.accounts import Accounts
 from workbench.engines.base import StopCheck, never_stop
 from workbench.engines.expiry import Expiry
@@ -27,7 +28,7 @@ from workbench.engines.mover import Mover
 from workbench.engines.planner import FilePlanner, Planner
 from workbench.engines.slots import Journal, Lease, LoadedModel, Request, Slot, describe
 from workbench.engines.turns import Turns, WaitedTooLong
-from workbench.errors import DoesNotFit
+from workbench.errors import DoesNotFit, Unavailable
 from workbench.memory import devices
 from workbench.memory.devices import Device, process_bytes
 from workbench.memory.plan import MemoryPlan
@@ -344,7 +345,12 @@ def _is_out_of_memory(error: MemoryError | DoesNotFit) -> bool:
 
 @cache
 def _default_pool() -> ModelPool:
-    return ModelPool()
+    pool = ModelPool()
+    try:
+        control.serve(pool)
+    except (OSError, Unavailable) as error:  # models work all the same
+        warnings.warn(f"`workbench models loaded` cannot see this process: {error}", stacklevel=3)
+    return pool
 
 
 def default_pool() -> ModelPool:

@@ -26,7 +26,7 @@ class Victim:
     @property
     def cost_seconds(self) -> float:
         """Seconds that its eviction will cost: those of a reload, times how likely that is."""
-        recency = 0.5 ** (self.idle_seconds / _HALF_LIFE_SECONDS)
+        recency: float = 0.5 ** (self.idle_seconds / _HALF_LIFE_SECONDS)
         return (_LOAD_SECONDS + self.load_seconds) * recency
 
 
