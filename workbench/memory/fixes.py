@@ -225,7 +225,7 @@ def _fix(scales: Scales, refused: Weighed, found: Weighed) -> Fix:
     shrink = _shrink(scales, refused, found)
     # of a smaller request the time says nothing about the way it is loaded
     if times > 1.1 and not shrink:
-        note += f", {times:.1f} x the time"
+        note += f", {times:.{0 if times >= 10 else 1}f} x the time"
     price = max(0.0, math.log(max(times, 1e-9))) + _SHRINK_PRICE * shrink
     less = (refused.size.vad > found.size.vad) + (refused.size.words > found.size.words)
     price += _WITHOUT_PRICE * less

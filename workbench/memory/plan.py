@@ -90,7 +90,7 @@ class MemoryPlan(BaseModel):
         verdict = "fits" if self.fits else "DOES NOT FIT"
         chosen = ", ".join(f"{name} {value}" for name, value in self.choices.items())
         head = [f"{self.model} on {self.device}: {verdict}", f"  with {chosen}"]
-        head += [f"  {'term':<18}{'median':>12}{'at most':>12}  from"]
+        head += [f"  {'term':<20}{'median':>12}{'at most':>12}  from"]
         tail = [_row("peak", self.peak_bytes, self.upper_bytes, f"in {self.binding_phase}")]
         tail += [_row("available", None, self.available_bytes, self.reason)]
         if self.host_upper_bytes:
@@ -99,7 +99,7 @@ class MemoryPlan(BaseModel):
             tail += [_row("host", self.host_bytes, self.host_upper_bytes, note)]
         for name, size in self.phases.items():
             mark = "  <- makes the peak" if name == self.binding_phase else ""
-            tail += [f"  {'phase ' + name:<18}{format_bytes(size):>12}{mark}"]
+            tail += [f"  {'phase ' + name:<20}{format_bytes(size):>12}{mark}"]
         tail += [f"  time  about {_seconds(self.time.seconds)} for {self.time.request} (coarse)"]
         tail += [f"  note: {note}" for note in self.notes]
         tail += [f"  fix: {fix}" for fix in self.cheapest_fixes]
@@ -257,8 +257,8 @@ def _notes(scales: Scales, weighed: Weighed) -> tuple[str, ...]:
     facts, found = scales.facts, weighed.found
     notes = []
     if not found.is_known:
-        name = facts.components[0].architecture
-        notes.append(f"the architecture {name!r} is not described here, so the bound is wide")
+        names = " or ".join(dict.fromkeys(repr(part.architecture) for part in facts.components))
+        notes.append(f"the architecture {names} is not described here, so the bound is wide")
     learned = [term.provenance for term in found.resident if term.name == "learned"]
     notes += learned
     if not scales.machine.is_measured:
@@ -281,7 +281,7 @@ def _least(scales: Scales, refused: Weighed) -> tuple[str, ...]:
 
 def _row(name: str, size_bytes: int | None, upper_bytes: int, provenance: str) -> str:
     size = "" if size_bytes is None else format_bytes(size_bytes)
-    return f"  {name:<18}{size:>12}{format_bytes(upper_bytes):>12}  {provenance}"
+    return f"  {name:<20}{size:>12}{format_bytes(upper_bytes):>12}  {provenance}"
 
 
 def _seconds(seconds: float) -> str:
