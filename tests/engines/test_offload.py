@@ -31,9 +31,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 MODELS: dict[str, tuple[Callable[[Path], Path], Any]] = {
     "diffusers, UNet": (tiny_image_model, "image"),
     "diffusers, SD3 with T5": (tiny_flow_model, "image"),
-    "transformers, chat": (tiny_llama, "chat"),
-    "transformers, tied chat": (lambda folder: tiny_llama(folder, tied=True), "chat"),
-    "transformers, embedding": (tiny_llama, "embedding"),
+    "transformers, chat": (lambda folder: tiny_llama(folder, 64), "chat"),
+    "transformers, tied chat": (lambda folder: tiny_llama(folder, 64, tied=True), "chat"),
+    "transformers, embedding": (lambda folder: tiny_llama(folder, 64), "embedding"),
 }
 #: ``|x - float32| / |float32|`` of a whole answer. The tiny models' weights are random, so this
 #: is the rounding alone: 2^-9 a value for bfloat16, 2^-12 for float16, 1/254 of a row's largest
@@ -135,6 +135,9 @@ def test_every_cell_computes_numbers_close_to_float32(
     found = answer(name, options)
     exact = answer(name, LoadOptions(device=options.device, compute_type="float32"))
     assert torch.isfinite(found).all()
+    if MODELS[name][1] == "chat":
+        # a rounded model may choose another word, and then all that follows differs
+        found, exact = found[:1], exact[:1]
     bound = CLOSE[options.compute_type] + (CLOSE[options.quantization or "float32"])
     if options.vae_tiling:
         bound += TILED
@@ -164,7 +167,7 @@ def test_what_the_matrix_refuses_is_refused_before_loading(
     name: str, options: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     engine, task = name.partition(",")[0], MODELS[name][1]
-    folder = tmp_path / "never opened"
+    folder = tmp_path / "never-opened"
     folder.mkdir()
     marker = "model_index.json" if task == "image" else "config.json"
     (folder / marker).write_text("{}")
@@ -172,3 +175,10 @@ def test_what_the_matrix_refuses_is_refused_before_loading(
     assert spec.engine == engine
     with pytest.raises(UnknownOption, match=reason):
         registry.load(spec, folder, LoadOptions(**options))
+
+
+def test_nf4_rows_that_are_no_whole_blocks_are_refused(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "narrow", 32)
+    spec = workbench.models.get(str(folder), "chat")
+    with pytest.raises(UnknownOption, match="multiple of 64, and one has 32"):
+        registry.load(spec, folder, LoadOptions(quantization="nf4"))

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from workbench.errors import UnknownOption
 from workbench.memory.request import Quantization
 
 #: Parts of a diffusers pipeline whose weights are worth it; a picture decoder is small and, in
 #: 8 bit, visibly worse.
 _QUANTIZED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+_NF4_BLOCK = 64
 
 
 def quantize_checkpoint(quantization: Quantization | None, dtype: str | None) -> Any:
@@ -42,6 +44,18 @@ def quantize_pipeline(
             if part in parts
         }
     )
+
+
+def check_nf4(model: Any, name: str, device: str) -> None:
+    """Raise UnknownOption where bitsandbytes would fail at the first request: on a CPU it packs
+    the weights anew then, and rows must be whole blocks of 64."""
+    for layer in model.modules() if device == "cpu" else ():
+        if type(layer).__name__ == "Linear4bit" and layer.in_features % _NF4_BLOCK:
+            raise UnknownOption(
+                f"{name} cannot be loaded so: on a CPU bitsandbytes needs layers whose width is a "
+                f"multiple of {_NF4_BLOCK}, and one has {layer.in_features}.",
+                "Use int8.",
+            )
 
 
 def _config(quantization: Quantization | None, dtype: str, library: Any) -> Any:

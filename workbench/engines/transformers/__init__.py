@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.engines.offload import open_checkpoint
-from workbench.engines.quantize import quantize_checkpoint
+from workbench.engines.quantize import check_nf4, quantize_checkpoint
 from workbench.engines.quiet import quiet
 from workbench.engines.transformers.chat import TransformersChat, first_line
 from workbench.engines.transformers.embedding import TransformersEmbedding
@@ -66,6 +66,8 @@ def load(
                 f"transformers cannot load {spec.id}: {first_line(error)}",
                 f"Check the files with `workbench models verify {spec.id}`.",
             ) from error
+    if options.quantization == "nf4":
+        check_nf4(model, spec.id, options.device)
     context = options.context_tokens or spec.context_tokens
     if not is_chat:
         return TransformersEmbedding(spec, model, tokenizer, context, options.device)
