@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -114,6 +115,7 @@ def swaps(count: int) -> dict[str, Any]:
             most = max(most, len(pool.loaded()))
         if number % len(specs) == len(specs) - 1:
             resident.append(process_bytes())
+            print(f"{number + 1} swaps: {format_bytes(resident[-1])}", file=sys.stderr, flush=True)
     first, last = resident[WARM_ROUNDS - 1], resident[-1]
     evictions = [entry for entry in pool.log() if entry["action"] == "evict"]
     kept = [entry["reason"] for entry in evictions if "come back" in entry["reason"]]
