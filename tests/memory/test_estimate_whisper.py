@@ -238,6 +238,14 @@ def test_beams_and_length_are_in_the_bound():
     assert caches[0].upper_bytes == caches[1].upper_bytes == large(4).kv_cache_bytes(227, 5)
 
 
+def test_sampling_copies_the_cross_attention_cache():
+    """Measured: whisper-base falls back on noise and then takes 4 x 35.2 MiB more."""
+    found = {phase.name: phase for phase in predict(scaled(), compute_type="float32").phases}
+    more = found["fallback"].upper_bytes - found["decode"].upper_bytes
+    assert more == 4 * large(4).cross_kv_cache_bytes()
+    assert found["fallback"].size_bytes == found["decode"].size_bytes
+
+
 def test_an_int8_model_peaks_while_it_loads():
     found = predict(scaled(), compute_type="int8")
     assert found.binding_phase.name == "load"
@@ -306,4 +314,4 @@ def test_golden_rows(case: str):
         Machine(context_bytes=contexts),
     )
     assert found.peak_bytes == pytest.approx(measured["peak_bytes"], rel=0.12)
-    assert measured["peak_bytes"] <= found.upper_bytes <= 1.4 * measured["peak_bytes"]
+    assert measured["peak_bytes"] <= found.upper_bytes <= 1.75 * measured["peak_bytes"]
