@@ -110,7 +110,11 @@ SHAPES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "text_encoder": ("T5EncoderModel", _T5_XXL),
         "transformer": (
             "PixArtTransformer2DModel",
-            {"caption_channels": 4096, "interpolation_scale": 2, "norm_num_groups": 32},
+            {
+                "caption_channels": 4096,
+                "interpolation_scale": 2,
+                "use_additional_conditions": False,
+            },
         ),
         "vae": ("AutoencoderKL", {**_VAE, "sample_size": 1024, "scaling_factor": 0.13025}),
     },
@@ -158,6 +162,8 @@ def pipeline(
         with torch.no_grad():
             for value in (*part.parameters(), *part.buffers()):
                 value.zero_()
+        if hasattr(part, "tie_weights"):
+            part.tie_weights()  # undone by the step above, and the file would hold both
         parts[name] = part
         if kind.startswith(("CLIP", "T5")):
             parts[name.replace("text_encoder", "tokenizer")] = _tokenizer(kind)

@@ -367,11 +367,13 @@ def _pixart(architecture: str, config: dict[str, Any]) -> _Passes:
         sample = torch.empty(items, shape.in_channels, side, side, dtype=dtype)
         text = torch.empty(items, _PIXART_T5_TOKENS, shape.caption_channels, dtype=dtype)
         mask = torch.ones(items, _PIXART_T5_TOKENS)
+        # read by the models of 1024 pixels of the first generation alone
+        extra = {"resolution": torch.empty(items, 2), "aspect_ratio": torch.empty(items, 1)}
         return lambda: model(
             sample,
             text,
             torch.ones(items),
-            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            added_cond_kwargs=extra,
             encoder_attention_mask=mask,
             return_dict=False,
         )

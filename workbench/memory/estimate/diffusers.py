@@ -22,12 +22,12 @@ from workbench.memory.request import LoadOptions, RequestSize
 from workbench.memory.terms import Estimate, Phase, Term, about, exact
 
 #: Looking a pipeline up imports all pipelines of diffusers and their configurations: code and
-#: tables, the same for every model. Measured with four models, 75 to 79 MiB.
-_PIPELINES_BYTES = 77 * MIB
-#: What the first pass of each phase leaves: MKL's packing buffers (10 MiB a shape of product, kept
-#: for the next one), code that oneDNN compiles, pages of the libraries that are touched now.
-_ENCODE_KEPT_BYTES = 16 * MIB
-_DENOISE_KEPT_BYTES = 50 * MIB
+#: tables, the same for every model. Measured after loading, weights taken off: 56 to 59 MiB.
+_PIPELINES_BYTES = 58 * MIB
+#: What the first pass of a phase leaves: code that oneDNN compiles, pages of the libraries that
+#: are touched now, and MKL's packing buffers, which are kept for the next product: 10 MiB each
+#: for three shapes of large products, less where all operands are smaller.
+_ENCODE_KEPT_BYTES, _DENOISE_KEPT_BYTES, _PACKING_BYTES = 16 * MIB, 20 * MIB, 30 * MIB
 #: Share of the stored weights that is mapped when all are cast; see `_load_terms`.
 _STILL_MAPPED = 0.55
 #: The context of CUDA and its libraries where it was not measured on the machine.
@@ -219,7 +219,7 @@ def _encode_terms(run: _Run, moved: dict[str, int]) -> list[Term]:
             tokens = _T5_TOKENS.get(denoiser.architecture if denoiser else "", 512)
         terms = [_activations(run, part, "encode", tokens, 1), *_moved_term(part, moved)]
         best = max(best, terms, key=_total)
-    return [*best, *_kept(run, _ENCODE_KEPT_BYTES)]
+    return [*best, *_kept(run, _ENCODE_KEPT_BYTES, 0)]
 
 
 def _denoise_terms(run: _Run, moved: dict[str, int]) -> list[Term]:
@@ -231,11 +231,12 @@ def _denoise_terms(run: _Run, moved: dict[str, int]) -> list[Term]:
     items = run.batch * (2 if _is_doubled(run, denoiser) else 1)
     scale = latent_scale(run.facts)
     pixels = (run.width / scale) * (run.height / scale)
+    live = _activations(run, denoiser, "denoise", pixels * items, items)
     return [
-        _activations(run, denoiser, "denoise", pixels * items, items),
+        live,
         _latents(run, denoiser, pixels, items),
         *_moved_term(denoiser, moved),
-        *_kept(run, _DENOISE_KEPT_BYTES),
+        *_kept(run, _DENOISE_KEPT_BYTES, live.size_bytes),
     ]
 
 
@@ -267,7 +268,8 @@ def _decode_terms(run: _Run, moved: dict[str, int]) -> list[Term]:
     finished = area * (2 * channels + 3 * 3 * 4)
     if finished > _total(terms):
         terms = [about("pictures", finished, 0.2, "finished pictures as float32")]
-    return [*terms, *_moved_term(vae, moved), *_kept(run, _DENOISE_KEPT_BYTES)]
+    kept = _kept(run, _DENOISE_KEPT_BYTES, _total(terms))
+    return [*terms, *_moved_term(vae, moved), *kept]
 
 
 # -- terms ----------------------------------------------------------------------------------------
@@ -312,9 +314,10 @@ def _latents(run: _Run, denoiser: Component, pixels: float, items: int) -> Term:
     return about("latents", elements * run.value_bytes, 0.3, "latents and prompts, doubled")
 
 
-def _kept(run: _Run, size: int) -> list[Term]:
+def _kept(run: _Run, fixed: int, operands: int) -> list[Term]:
     if not run.is_cpu:
         return []
+    size = fixed + min(_PACKING_BYTES, operands)
     return [about("workspace", size, 0.5, "buffers that MKL and oneDNN keep; measured")]
 
 
