@@ -79,11 +79,18 @@ class Correction:
         learned = weights * parts.weights_bytes + dynamic * parts.dynamic_bytes
         return parts.context_bytes + max(0, round(learned + constant * self.scale_bytes))
 
-    def upper_bytes(self, parts: Parts) -> int:
-        """The corrected bound: wider for few runs, and for requests unlike them."""
+    def upper_bytes(self, parts: Parts, own_spread: float = 0.0) -> int:
+        """The corrected bound: wider for few runs, and for requests unlike them.
+
+        ``own_spread`` is the standard deviation that the estimate gives itself; it counts as
+        much as three runs, so that one good run does not make a wide bound narrow.
+        """
         median = self.median_bytes(parts)
         x = _features(parts, median, self.scale_bytes)
-        variance = self.spread**2 + _quadratic(self.covariance, x)
+        seen = (_PRIOR_RUNS * own_spread**2 + self.runs * self.spread**2) / (
+            _PRIOR_RUNS + self.runs
+        )
+        variance = max(self.spread**2, seen) + _quadratic(self.covariance, x)
         ratio = max(1 + _BOUND_SIGMAS * math.sqrt(variance), self.highest_ratio)
         return math.ceil(median * ratio)
 
@@ -179,7 +186,8 @@ def apply(correction: Correction, estimate: Estimate) -> Estimate:
             "phases": phases,
         }
     )
-    missing = max(0, correction.upper_bytes(parts) - found.upper_bytes)
+    own_spread = (estimate.upper_bytes / max(1, estimate.peak_bytes) - 1) / _BOUND_SIGMAS
+    missing = max(0, correction.upper_bytes(parts, own_spread) - found.upper_bytes)
     learned = _learned(learned_bytes, learned_bytes + missing, said)
     return found.model_copy(update={"resident": (*resident, learned)})
 
