@@ -41,6 +41,20 @@ class Model(Protocol):
         """Free the memory. Calling it twice does nothing."""
 
 
+@runtime_checkable
+class ParkableModel(Model, Protocol):
+    """A model on an accelerator that can wait in host memory, which is quicker than a reload.
+
+    The pool calls these only while nobody uses the model.
+    """
+
+    def park(self) -> None:
+        """Move the weights to host memory and free those on the device."""
+
+    def unpark(self) -> None:
+        """Move them back."""
+
+
 # -- chat ------------------------------------------------------------------------------------
 
 

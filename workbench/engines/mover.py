@@ -16,6 +16,7 @@ from typing import Any
 
 from workbench.engines import child, registry
 from workbench.engines.accounts import Accounts
+from workbench.engines.base import ParkableModel
 from workbench.engines.planner import Candidate, Planner
 from workbench.engines.slots import Journal, Request, Slot
 from workbench.engines.turns import Turns
@@ -290,7 +291,7 @@ class Mover:
         On a CPU the weights are in host memory already, so there is nothing to gain.
         """
         device = slot.options.device
-        if device == "cpu" or slot.is_parked or not hasattr(slot.model, "park"):
+        if device == "cpu" or slot.is_parked or not isinstance(slot.model, ParkableModel):
             return False
         speed = get_machine().bytes_per_second.get(f"host_to_{device.split(':')[0]}", 0.0)
         with self._changed:
