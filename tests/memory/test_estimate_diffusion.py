@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.engines.trace import with_profiles
@@ -24,7 +24,7 @@ GOLDEN: dict[str, Any] = json.loads(
 
 
 def _estimate(row: dict[str, Any], **changes: Any) -> Any:
-    facts = ModelFacts.model_validate(row["facts"])
+    facts = with_profiles(ModelFacts.model_validate(row["facts"]))
     machine = Machine(context_bytes={"diffusers": row["measured"]["context_bytes"]})
     size = RequestSize(**row["size"])
     return estimate(facts, changes.get("options", LoadOptions(**row["options"])), size, machine)
@@ -81,6 +81,7 @@ def _peak(options: LoadOptions, **size: Any) -> int:
     return estimate(_shipped("sd15"), options, RequestSize(**size), Machine()).peak_bytes
 
 
+@settings(deadline=None, max_examples=40)
 @given(SIDES, SIDES, st.integers(1, 16), st.sampled_from(["float32", "bfloat16"]))
 def test_more_pictures_and_larger_ones_never_take_less(
     width: int, height: int, batch: int, dtype: str
@@ -92,6 +93,7 @@ def test_more_pictures_and_larger_ones_never_take_less(
     assert base <= _peak(options, width=width, height=height, batch=batch + 1)
 
 
+@settings(deadline=None, max_examples=40)
 @given(SIDES, SIDES, st.integers(1, 16))
 def test_tiling_and_slicing_never_take_more_for_large_pictures(
     width: int, height: int, batch: int
