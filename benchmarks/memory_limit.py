@@ -25,7 +25,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import queue
 import random
 import resource
 import statistics
@@ -117,16 +116,16 @@ def serve(spec_json: str, path: str, runs: int, seed: int, answers: Any) -> None
     chance = random.Random(f"{seed}/{spec.id}")
     probe = in_child(spec, path, *smallest(spec), limit_bytes=None)
     if "failure" in probe:
-        answers.put(f"the probe failed: {probe['failure']}")
+        answers.send(f"the probe failed: {probe['failure']}")
         return
     offset = probe["data_bytes"] - probe["anonymous_bytes"] - probe["file_bytes"]
     before = status("VmData")
     enough = round(_CONTROL_SHARE * (probe["data_bytes"] - before))
     control = in_child(spec, path, *smallest(spec), limit_bytes=before + enough)
-    answers.put("failure" in control)
+    answers.send("failure" in control)
     for _ in range(runs):
-        answers.put(one(spec, path, facts, machine, offset, *draw(spec, chance)))
-    answers.put(None)
+        answers.send(one(spec, path, facts, machine, offset, *draw(spec, chance)))
+    answers.send(None)
 
 
 def gather(answers: Any, until: float) -> tuple[list[Run], bool]:
@@ -134,10 +133,9 @@ def gather(answers: Any, until: float) -> tuple[list[Run], bool]:
     runs: list[Run] = []
     control_failed = False
     while True:
-        try:
-            answer = answers.get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
+        if not answers.poll(max(0.0, until - time.monotonic())):
             return runs, control_failed
+        answer = answers.recv()
         if isinstance(answer, str):
             sys.exit(answer)
         if answer is None:
@@ -268,10 +266,11 @@ def main() -> None:
         found = all_models(Path(folder), asked.only)
         for number, (spec, path) in enumerate(found):
             share = asked.runs // len(found) + (number < asked.runs % len(found))
-            answers = spawning.Queue()
+            # a pipe, not a queue: a queue's thread would be forked with the process
+            answers, speaks = spawning.Pipe(duplex=False)
             process = spawning.Process(
                 target=serve,
-                args=(spec.model_dump_json(), str(path), share, asked.seed, answers),
+                args=(spec.model_dump_json(), str(path), share, asked.seed, speaks),
             )
             process.start()
             left = until - time.monotonic()
