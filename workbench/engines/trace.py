@@ -239,18 +239,19 @@ def _profile(run: _Pass, dtype: Any) -> dict[str, ActivationProfile]:
         (f"{run.method} {bits}", [t.live_bytes for t in traces]),
         (f"{run.method} {bits} cpu", [t.cpu_bytes for t in traces]),
     ):
+        series: list[tuple[int, ...]] = list(rows)
         if len({len(row) for row in rows[:3]}) != 1:
             # another list of operations at another size (a table that is resized): peaks alone
-            rows = [(max(row),) for row in rows]
-        f0, f1, f2 = np.array(rows[:3], dtype=np.float64) / dtype.itemsize
+            series = [(max(row),) for row in rows]
+        f0, f1, f2 = np.array(series[:3], dtype=np.float64) / dtype.itemsize
         square = ((f2 - f1) / (n2 - n1) - (f1 - f0) / (n1 - n0)) / (n2 - n0)
         # a stride that does not divide a side leaves a trace of it; that is no square
         square = np.where(square * n2 > 0.01 * np.abs(f2 - f0) / (n2 - n0), square, 0.0)
         linear = (f2 - f0) / (n2 - n0) - square * (n0 + n2)
         item = np.zeros_like(f0)
         # some models copy a tensor for several items that is a view for one
-        if len(rows[3]) == len(f0):
-            pair = np.array(rows[3], dtype=np.float64) / dtype.itemsize
+        if len(series[3]) == len(f0):
+            pair = np.array(series[3], dtype=np.float64) / dtype.itemsize
             item = pair - f0 - linear * n0 - square * n0**2
         moments = np.stack([f0 - item - linear * n0 - square * n0**2, item, linear, square])
         largest = set()
