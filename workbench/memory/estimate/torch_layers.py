@@ -17,8 +17,10 @@ _SCORE_VALUES = 15
 
 
 def is_described(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration names the sizes that the formulas need."""
-    return bool(_hidden(config) and (_inner(config) or config_number(config, "state_size")))
+    """Whether the configuration is of the family that the formulas are for: gated blocks and
+    encoders in today's names. GPT-2 and its like (``n_embd``) write out more than they say."""
+    inner = config_number(config, "intermediate_size") or config_number(config, "state_size")
+    return bool(config_number(config, "hidden_size") and inner)
 
 
 def layer_bytes(config: Mapping[str, Any], tokens: int, batch: int, width: int) -> int:

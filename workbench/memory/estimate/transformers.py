@@ -23,6 +23,7 @@ _DEFAULT_PROMPT_TOKENS = 4096
 # the architecture, the tokenizer, kernels, the threads' buffers. Measured.
 _WORKSPACE_BYTES = 17 * MIB
 _EMBEDDED_TOGETHER = 32
+_UNKNOWN_SPREAD = 4.0
 # A page of a mapped file that is touched brings the 15 around it along. Source: Linux,
 # ``fault_around_bytes``.
 _FAULT_BYTES = 64 * 1024
@@ -39,7 +40,7 @@ def estimate(
     kind = options.device.split(":")[0]
     name = "transformers" if kind == "cpu" else f"transformers@{kind}"
     known = is_described(config)
-    spread = (0.6 if is_eager(config) else 0.25) if known else 1.0
+    spread = (0.6 if is_eager(config) else 0.25) if known else _UNKNOWN_SPREAD
     weights, staging = _weights(model, config, dtype, options, _looked_up(facts, size))
     resident = (
         about("context", machine.context_bytes.get(name, 0), 0.03, machine.name),
@@ -100,8 +101,12 @@ def _weights(
     size = quantized_bytes(header, dtype, options.quantization)
     if options.offload in ("disk", "sequential"):
         largest = _largest_module(model, dtype)
-        why = "the largest module; the others wait on disk or in host memory"
-        return about("weights", largest, 0.5, why), exact("staging", 0, "nothing is copied")
+        # on a CPU the pages of the file that a module is read from stay mapped beside the copy
+        copies = 2 if options.device == "cpu" else 1
+        why = "the largest module as it is read; the others wait on disk or in host memory"
+        return about("weights", copies * largest, 0.1, why), exact(
+            "staging", 0, "nothing is copied"
+        )
     if options.quantization is not None or is_cast(header, dtype):
         return (
             about("weights", size, 0.01, f"safetensors headers, {options.quantization or dtype}"),
