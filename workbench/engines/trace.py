@@ -211,7 +211,8 @@ def _largest_parts(model: Any) -> dict[str, ActivationProfile]:
 
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
     outer = [m for m in lists if not any(m is not o and m in set(o.modules()) for o in lists)]
-    blocks = [count(block, True) for blocks in outer for block in blocks]
+    # a list has None where a block goes without, such as attention in a small autoencoder
+    blocks = [count(block, True) for blocks in outer for block in blocks if block is not None]
     leaves = [count(module, False) for module in model.modules()]
     return {
         name: ActivationProfile(
