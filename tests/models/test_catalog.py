@@ -95,6 +95,36 @@ def test_a_path_is_a_model(tmp_path: Path, make: list[str], engine: str, task: s
     assert workbench.models.locate(str(target)) == target
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("my model (1).gguf", "local/my-model-1-"),
+        ("Mô hình đẹp.gguf", "local/mo-hinh-dep-"),
+        ("Qwen2.5-0.5B/config.json", "local/qwen2.5-0.5b-"),
+        ("模型/config.json", "local/"),
+    ],
+)
+def test_every_name_of_a_path_makes_a_valid_id(tmp_path: Path, name: str, begins: str):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{}")
+    spec = workbench.models.get(str(file if file.suffix == ".gguf" else file.parent))
+    assert spec.id.startswith(begins)
+    assert spec.title in (file.name, file.parent.name)
+
+
+def test_folders_of_one_name_are_two_models(tmp_path: Path):
+    ids = []
+    for place in ("a", "b"):
+        folder = tmp_path / place / "model"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        ids.append(workbench.models.get(str(folder)).id)
+    # the pool knows a loaded model by its id
+    assert ids[0] != ids[1]
+    assert workbench.models.get(str(folder)).id == ids[1]
+
+
 def test_a_path_that_is_no_model(tmp_path: Path):
     with pytest.raises(UnknownModel, match="not a model that an engine here can open"):
         workbench.models.get(str(tmp_path))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
+import re
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -103,7 +107,7 @@ def _spec_of_path(path: Path, task: Task | None) -> ModelSpec | None:
         )
     engine, found_task = kind
     return ModelSpec(
-        id=f"local/{path.stem.lower()}",
+        id=_id_of_path(path.absolute()),
         title=path.name,
         task=found_task,
         engine=engine,
@@ -113,6 +117,16 @@ def _spec_of_path(path: Path, task: Task | None) -> ModelSpec | None:
         dtype=_DEFAULT_DTYPES.get(engine),
         licence="unknown",
     )
+
+
+def _id_of_path(path: Path) -> str:
+    """``/models/Mô hình 1.gguf`` -> ``local/mo-hinh-1-0f3a9c``: readable, valid whatever the name
+    is, and another for another place, as the pool knows a model by its id."""
+    name = path.name.lower().removesuffix(".gguf").replace("đ", "d")
+    plain = unicodedata.normalize("NFKD", name)
+    words = re.findall(r"[a-z0-9._]+", "".join(c for c in plain if not unicodedata.combining(c)))
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
+    return "local/" + "-".join([*words, digest])
 
 
 #: What an engine computes in when nobody says: planned and loaded alike. Others take the files'.
