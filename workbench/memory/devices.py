@@ -192,7 +192,7 @@ def _cpu_title() -> str:
 @lru_cache(maxsize=1)
 def _nvml() -> Any | None:
     """NVML, ready to be asked, or None on a machine without an NVIDIA driver."""
-    import pynvml  # type: ignore[import-untyped]
+    import pynvml
 
     try:
         pynvml.nvmlInit()
