@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from workbench import cli
+from workbench import terminal
 from workbench.tasks.stream import Stream
 
 
@@ -24,7 +24,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_text(capsys):
         return _Result()
 
     before = signal.getsignal(signal.SIGINT)
-    cli._say(Stream(events))
+    terminal._say(Stream(events))
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("one\n", "stopped in time\n")
     assert signal.getsignal(signal.SIGINT) is before
