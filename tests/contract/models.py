@@ -213,3 +213,54 @@ def tiny_flow_model(folder: Path) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def tiny_pixart_model(folder: Path) -> Path:
+    """A PixArt pipeline of 32 px with random weights: a T5, and the older way to tell steps."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DPMSolverMultistepScheduler,
+        PixArtAlphaPipeline,
+        PixArtTransformer2DModel,
+    )
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(0)
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0)]
+    pieces += [(letter, -3.0) for letter in letters]
+    t5 = T5Config(
+        vocab_size=len(pieces),
+        d_model=32,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    pipeline = PixArtAlphaPipeline(
+        tokenizer=T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512),
+        text_encoder=T5EncoderModel(t5),
+        transformer=PixArtTransformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            cross_attention_dim=16,
+            caption_channels=32,
+        ),
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            norm_num_groups=4,
+            scaling_factor=1.0,
+        ),
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+    pipeline.save_pretrained(folder)
+    return folder

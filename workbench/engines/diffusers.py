@@ -55,6 +55,7 @@ class DiffusersModel:
         self._pipe: Any = pipe
         self._scheduler = pipe.scheduler
         self._denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        self._parameters = set(inspect.signature(pipe.__call__).parameters)
         self._dtype = dtype
         self._device = device
         self._lock = threading.Lock()
@@ -134,17 +135,22 @@ class DiffusersModel:
             marks["encoded"] = marks["encoded"] or time.perf_counter()
             _stop_if(stopped)
 
-        def after_evaluation(_: Any, index: int, __: Any, tensors: Any) -> dict[str, Any]:
+        def advance(now_done: int) -> None:
             nonlocal done
-            # samplers of second order evaluate the model twice for most steps
-            now_done = (index + 1) * options.steps // len(scheduler.timesteps)
             if now_done > done:
                 done = now_done
                 report(ImageStep(done, options.steps))
             marks["denoised"] = time.perf_counter()
             # raising leaves the pipeline at once; its own interrupt flag would still decode
             _stop_if(stopped)
+
+        def after_evaluation(_: Any, index: int, __: Any, tensors: Any) -> dict[str, Any]:
+            # samplers of second order evaluate the model twice for most steps
+            advance((index + 1) * options.steps // len(scheduler.timesteps))
             return {}
+
+        def after_step(index: int, *_: object) -> None:
+            advance(min(index + 1, options.steps))
 
         hook = self._denoiser.register_forward_pre_hook(before_evaluation)
         pipe.scheduler = scheduler
@@ -158,7 +164,11 @@ class DiffusersModel:
                     for i in range(options.batch)
                 ],
                 output_type="pt",
-                callback_on_step_end=after_evaluation,
+                **(
+                    {"callback_on_step_end": after_evaluation}
+                    if "callback_on_step_end" in self._parameters
+                    else {"callback": after_step, "callback_steps": 1}
+                ),
             ).images
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
@@ -226,8 +236,11 @@ class DiffusersModel:
                     f"{self.spec.id} cannot draw {width}x{height}: it is not {side} pixels {name}.",
                     f"It can be {' or '.join(map(str, known))} {name}.",
                 )
+        patch = self._denoiser.config.get("patch_size")
         multiple = math.lcm(
-            _PIPELINE_MULTIPLE_PX, self._pipe.image_processor.config.vae_scale_factor
+            _PIPELINE_MULTIPLE_PX,
+            self._pipe.image_processor.config.vae_scale_factor,
+            self._pipe.vae_scale_factor * (patch if isinstance(patch, int) else 1),
         )
         if width % multiple or height % multiple:
             near = [max(multiple, round(side / multiple) * multiple) for side in (width, height)]
@@ -247,13 +260,17 @@ class DiffusersModel:
             "guidance_scale": options.guidance_scale,
             "num_images_per_prompt": options.batch,
         }
+        # Some would draw the nearest of their own sizes and resize it, which was not planned, and
+        # clean the prompt only where two more packages happen to be installed.
+        exact = {"use_resolution_binning": False, "clean_caption": False}
+        arguments |= {name: value for name, value in exact.items() if name in self._parameters}
         if options.negative_prompt:
             if options.guidance_scale <= 1:
                 raise UserInputError(
                     f"A negative prompt has no effect at guidance scale {options.guidance_scale}.",
                     "Use a guidance scale above 1, or no negative prompt.",
                 )
-            if "negative_prompt" not in inspect.signature(self._pipe.__call__).parameters:
+            if "negative_prompt" not in self._parameters:
                 raise UnknownOption(
                     f"{self.spec.id} knows no negative prompt.", "Leave the negative prompt out."
                 )

@@ -11,9 +11,12 @@ from workbench.engines.diffusers_offload import open_parts, place, store_in_fp8
 from workbench.engines.quantize import quantize_pipeline
 from workbench.engines.quiet import quiet
 from workbench.errors import UnknownOption, UserInputError
+from workbench.memory.matrix import LARGEST_TILE_PIXELS
 from workbench.memory.request import LoadOptions
 
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
+#: Arguments of pipelines that are called after a step; PixArt has the older one.
+STEP_CALLBACKS = {"callback_on_step_end", "callback"}
 _LIBRARIES = (None, "diffusers", "transformers")
 
 
@@ -71,10 +74,11 @@ def open_pipeline(path: Path, variant: str | None, dtype: str, options: LoadOpti
             raise _not_usable(path, sentence or type(error).__name__) from error
     if options.vae_tiling:
         _switch_on(pipe, "tiling")
+        _limit_tiles(pipe.vae)
     if options.vae_slicing:
         _switch_on(pipe, "slicing")
-    accepted = inspect.signature(pipe.__call__).parameters
-    if "callback_on_step_end" not in accepted or "guidance_scale" not in accepted:
+    accepted = set(inspect.signature(pipe.__call__).parameters)
+    if not accepted & STEP_CALLBACKS or "guidance_scale" not in accepted:
         raise _not_usable(path, f"{type(pipe).__name__} cannot report its steps")
     pipe.set_progress_bar_config(disable=True)
     _limit_windows(pipe)
@@ -101,9 +105,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _limit_windows(pipe: Any) -> None:
-    """No tokenizer gives more tokens than its encoder reads; some are saved without a limit."""
+    """No tokenizer gives more tokens than its encoder reads; some are saved without a limit.
+
+    A T5 reads any number, and the pipeline cuts its text at ``max_sequence_length``.
+    """
+    cut = inspect.signature(pipe.__call__).parameters.get("max_sequence_length")
     for tokenizer, encoder in text_encoders(pipe):
-        positions = getattr(encoder.config, "max_position_embeddings", None)
+        positions = getattr(encoder.config, "max_position_embeddings", cut and cut.default)
         if positions:
             tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
 
@@ -151,3 +159,12 @@ def _switch_on(pipe: Any, what: str) -> None:
             f"The picture decoder {type(pipe.vae).__name__} has no {what}.", "Load it without."
         )
     switch()
+
+
+def _limit_tiles(vae: Any) -> None:
+    """Tiles are as large as the pictures that the decoder was trained with. Where that is 1024
+    pixels (SDXL, SD3, Flux) a picture of that size would be one tile, and no memory saved."""
+    side = getattr(vae, "tile_sample_min_size", 0)
+    if side > LARGEST_TILE_PIXELS:
+        vae.tile_sample_min_size = LARGEST_TILE_PIXELS
+        vae.tile_latent_min_size = vae.tile_latent_min_size * LARGEST_TILE_PIXELS // side

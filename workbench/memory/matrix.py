@@ -28,6 +28,9 @@ BACKENDS: dict[Quantization, str] = {
     "fp8": "diffusers",
 }
 
+#: Side of the largest tile that a picture is decoded in with ``vae_tiling``.
+LARGEST_TILE_PIXELS = 512
+
 
 @dataclass(frozen=True)
 class Support:
