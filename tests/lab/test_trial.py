@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.memory.facts_of import GIB, llama_8b
+from workbench.errors import DoesNotFit
 from workbench.lab import trial
 from workbench.lab.trial import Measurement, TrialRequest, measure, measure_isolated
+from workbench.memory.devices import Budget
+from workbench.memory.plan import plan_model
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_fresh_process_measures_the_same(request_of):
     ("options", "failure", "says"),
     [
         ({"fail": "The provider is down."}, "unavailable", "The provider is down."),
-        ({"hold_bytes": 2**62}, "oom_predicted", "Memory ran out"),
+        ({"hold_bytes": 2**62}, "oom", "Memory ran out"),
         ({"hold_bytes": -1}, "crash", "ValueError"),
     ],
 )
@@ -73,6 +77,21 @@ def test_failures_have_a_class_and_a_message(
     assert measurement.failure == failure
     assert measurement.error is not None and says in measurement.error
     assert ("Traceback" in measurement.details) == (failure == "crash")
+
+
+@pytest.mark.parametrize(("available", "failure"), [(GIB, "oom_predicted"), (200 * GIB, "oom")])
+def test_what_did_not_fit_has_its_plan(request_of, monkeypatch, available: int, failure: str):
+    """It was predicted only if the plan says that it does not fit."""
+    plan = plan_model(llama_8b(), Budget("cpu", available, "test"))
+
+    def refuse(**_: object) -> None:
+        raise DoesNotFit("It does not fit.", "", plan)
+
+    monkeypatch.setattr(trial, "task_function", lambda _: refuse)
+    measurement = measure(request_of())
+    assert (measurement.failure, measurement.plan) == (failure, plan.to_dict())
+    assert measurement.planned_bytes == plan.upper_bytes
+    assert Measurement.model_validate_json(measurement.model_dump_json()) == measurement
 
 
 def test_a_wrong_request_is_invalid(request_of, own_pool, tmp_path: Path):

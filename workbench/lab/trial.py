@@ -35,7 +35,8 @@ from workbench.lab.spec import SweepTask, task_function
 from workbench.tasks.memory import MemoryRecord
 
 #: Why a trial has no result. ``invalid``: the request is wrong; ``unavailable``: a model, engine
-#: or provider is missing; ``oom_predicted``: it was not tried, since it would not fit.
+#: or provider is missing; ``oom_predicted``: it was not tried, since its plan does not fit;
+#: ``oom``: memory ran out all the same.
 Failure = Literal["crash", "timeout", "oom_predicted", "oom", "invalid", "unavailable"]
 
 _DETAILS_CHARACTERS = 4000
@@ -75,7 +76,8 @@ class Call(_Strict):
 class Measurement(_Strict):
     """All that one trial gave. A failed one keeps the calls that it made, if they are known.
 
-    ``error`` is one line; ``details`` a traceback or the last that a dead process said.
+    ``error`` is one line; ``details`` a traceback or the last that a dead process said. ``plan``
+    is what did not fit where that is the failure.
     """
 
     failure: Failure | None = None
@@ -84,6 +86,7 @@ class Measurement(_Strict):
     calls: list[Call] = Field(default_factory=list)
     load_seconds: float = 0.0
     planned_bytes: int = 0
+    plan: dict[str, Any] | None = None
     peak_method: str = ""
     model: str = ""
     wall_seconds: float = 0.0
@@ -111,13 +114,17 @@ def measure(request: TrialRequest) -> Measurement:
             _call(request, item, kind, measurement)
     except (WorkbenchError, MemoryError) as error:
         measurement.failure = _failure_of(error)
-        measurement.error = str(error) or type(error).__name__
+        measurement.error = str(error) or "Memory ran out."
+        if isinstance(error, DoesNotFit) and error.plan is not None:
+            measurement.plan = error.plan.to_dict()
     except Exception as error:
         measurement.failure, measurement.error = "crash", f"{type(error).__name__}: {error}"
         measurement.details = traceback.format_exc()
     loaded = default_pool().loaded()
     measurement.load_seconds = sum(model.load_seconds for model in loaded)
     measurement.planned_bytes = sum(model.planned_bytes for model in loaded)
+    if measurement.plan is not None:
+        measurement.planned_bytes = int(measurement.plan["upper_bytes"])
     measurement.wall_seconds = time.perf_counter() - started
     return measurement
 
@@ -192,9 +199,9 @@ def _load_per_core() -> float | None:
 
 
 def _failure_of(error: Exception) -> Failure:
-    if isinstance(error, DoesNotFit):
+    if isinstance(error, DoesNotFit) and error.plan is not None and not error.plan.fits:
         return "oom_predicted"
-    if isinstance(error, MemoryError):
+    if isinstance(error, DoesNotFit | MemoryError):
         return "oom"
     if isinstance(error, UserInputError):
         return "invalid"
