@@ -1,19 +1,23 @@
 """Runs what the plan calls fitting inside a hard limit: ``python benchmarks/memory_limit.py``.
 
-Each run is a random request to a starter or to a random-weight model, loaded anew in a process
-of its own whose limit is the upper bound of the estimate. A run that the system refuses memory,
-or that fails in any other way, is an OOM of the plan. The second part counts false refusals from
-the golden rows (see ``memory_measure.py``): a request whose measured peak is 90 % of the budget
-must be accepted in at least 95 % of cases, and one at 80 % always.
+Each run is a random request to a starter in a fresh process: it imports the engine's libraries,
+plans the request, limits itself to the upper bound of the plan, loads the model and runs. A run
+that the system refuses memory, or that fails in any other way, is an OOM of the plan. The second
+part counts false refusals from the golden rows (see ``memory_measure.py``): a request whose
+measured peak is 90 % of the budget must be accepted in at least 95 % of cases, and one at 80 %
+always.
 
 **The limit.** The plan counts resident memory, and Linux has no limit on that alone
 (``RLIMIT_RSS`` does nothing since 2.4; a control group also charges file cache and needs rights
 that a container rarely gives). ``RLIMIT_AS`` counts what is only reserved, such as malloc's arenas
 of 64 MiB a thread, so it would leave room that was not planned. The limit is ``RLIMIT_DATA``, on
 private writable memory, at the upper bound less the pages of files (libraries, mapped weights)
-plus what is writable and never touched (thread stacks, ends of heaps). Both are measured per model
-by one small request without a limit. A control run of each model, that may take 70 % of what the
-same small request took, must fail: it shows that the limit bites.
+plus what is writable and never touched (thread stacks, ends of heaps, parts of buffers). Both are
+measured for each model and each way to load it by one small request without a limit; the larger a
+request, the more of what was set aside for it is touched, so this never gives too little room.
+
+**The control.** The same small request, allowed 70 % of the writable memory that it took beyond
+the libraries, must fail for each of them: it shows that the limit bites.
 
     python benchmarks/memory_limit.py --runs 200 --json benchmarks/memory/limit.json
 """
@@ -23,24 +27,24 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import multiprocessing
 import os
 import random
 import resource
 import statistics
+import subprocess
 import sys
-import tempfile
-import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from memory_accuracy import Row, read_rows
-from memory_measure import FOLDER, build, spec_of
 
 from workbench import models
 from workbench.engines import registry
+from workbench.engines.facts import with_activations
 from workbench.engines.measure import run_request
 from workbench.memory.correction import apply, fit
 from workbench.memory.devices import process_bytes
@@ -49,13 +53,14 @@ from workbench.memory.facts import ModelFacts, read_facts
 from workbench.memory.machine import Machine
 from workbench.memory.request import LoadOptions, RequestSize
 from workbench.memory.terms import Estimate
+from workbench.models import sources
 from workbench.models.spec import ModelSpec
 
-STARTERS = ("smollm2-135m", "qwen2.5-coder-0.5b", "whisper-base", "whisper-tiny.en", "minilm-l6",
-            "shapes-32")  # fmt: skip
-#: Cases of ``memory/cases`` whose models are built for this; small enough for many runs.
-RANDOM = ("tiny-int8-30s", "bert-base-b1")
+MODELS = ("smollm2-135m", "whisper-tiny.en", "minilm-l6", "shapes-32")
+#: One after the other would leave a core idle while a process imports its libraries.
+_AT_ONCE = 2
 _CONTROL_SHARE = 0.7
+_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -72,138 +77,116 @@ class Run:
     failure: str | None
 
 
-def draw(spec: ModelSpec, chance: random.Random) -> tuple[LoadOptions, RequestSize]:
+def ways(spec: ModelSpec) -> list[LoadOptions]:
+    """The ways to load that the runs choose from."""
+    if spec.task == "chat":
+        return [LoadOptions(context_tokens=tokens) for tokens in (512, 1024, 2048, 4096)]
+    if spec.task == "speech":
+        return [LoadOptions(compute_type=name) for name in ("int8", "float32")]
+    return [LoadOptions()]
+
+
+def draw(spec: ModelSpec, options: LoadOptions, chance: random.Random) -> RequestSize:
     """A random request that the model can take."""
     if spec.task == "chat":
-        context = chance.choice([512, 1024, 2048, 4096])
-        options = LoadOptions(context_tokens=context)
-        return options, RequestSize(prompt_tokens=chance.randrange(8, min(context - 64, 700)))
+        room = (options.context_tokens or 512) - 64
+        return RequestSize(prompt_tokens=chance.randrange(8, min(room, 700)))
     if spec.task == "speech":
-        options = LoadOptions(compute_type=chance.choice(["int8", "float32"]))
-        size = RequestSize(
+        return RequestSize(
             audio_seconds=round(chance.uniform(1, 60), 1),
             beams=chance.randrange(1, 6),
             words=chance.random() < 0.3,
         )
-        return options, size
     if spec.task == "image":
-        return LoadOptions(), RequestSize(
-            batch=chance.randrange(1, 33), guided=chance.random() < 0.7
-        )
-    tokens = chance.randrange(8, 256)
-    return LoadOptions(), RequestSize(prompt_tokens=tokens, batch=chance.randrange(1, 49))
+        return RequestSize(batch=chance.randrange(1, 25), guided=chance.random() < 0.7)
+    return RequestSize(prompt_tokens=chance.randrange(8, 256), batch=chance.randrange(1, 33))
 
 
-def smallest(spec: ModelSpec) -> tuple[LoadOptions, RequestSize]:
+def smallest(spec: ModelSpec) -> RequestSize:
     """The request that measures what is mapped and not touched."""
-    if spec.task == "chat":
-        return LoadOptions(context_tokens=512), RequestSize(prompt_tokens=16)
     if spec.task == "speech":
-        return LoadOptions(compute_type="int8"), RequestSize(audio_seconds=2.0, beams=1)
-    return LoadOptions(), RequestSize(prompt_tokens=16)
+        return RequestSize(audio_seconds=2.0, beams=1)
+    return RequestSize(prompt_tokens=16 if spec.task in ("chat", "embed") else None)
 
 
-def serve(spec_json: str, path: str, runs: int, seed: int, answers: Any) -> None:
-    """The process of one model: imports its engine once and forks a child for each run.
+def request_of(
+    spec: ModelSpec, path: Path, facts: ModelFacts, options: LoadOptions, size: RequestSize
+) -> dict[str, Any]:
+    """What a process is told; ``limit_bytes`` or ``offset_bytes`` may be added."""
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "path": str(path),
+        "facts": facts.model_dump(mode="json"),
+        "options": asdict(options),
+        "size": asdict(size),
+    }
 
-    Tells whether the control run failed, then each `Run`, then None; a text is a problem.
-    """
-    spec = ModelSpec.model_validate_json(spec_json)
+
+def ask(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a fresh process to ``request``; ``failure`` is in it if it died."""
+    try:
+        process = subprocess.run(
+            [sys.executable, __file__, "--child"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"failure": f"it took longer than {_TIMEOUT_SECONDS:g} s"}
+    # what is planned is said before the model is loaded: native code may end the process
+    found: dict[str, Any] = {}
+    for line in process.stdout.splitlines():
+        if line.startswith("{"):
+            found.update(json.loads(line))
+    if "peak_bytes" not in found and "failure" not in found:
+        said = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        found["failure"] = f"ended with {process.returncode}: {said}"[:200]
+    return found
+
+
+def child() -> None:
+    """The fresh process: plan, limit, load, run; each answer is a line of JSON."""
+    request = json.load(sys.stdin)
+    spec = ModelSpec.model_validate(request["spec"])
+    options, size = LoadOptions(**request["options"]), RequestSize(**request["size"])
+    facts = ModelFacts.model_validate(request["facts"])
     for module in registry.find_engine(spec.engine).imports:
         importlib.import_module(module)
-    facts = read_facts(spec, Path(path))
     machine = Machine(is_measured=True, context_bytes={spec.engine: process_bytes()})
-    chance = random.Random(f"{seed}/{spec.id}")
-    probe = in_child(spec, path, *smallest(spec), limit_bytes=None)
-    if "failure" in probe:
-        answers.send(f"the probe failed: {probe['failure']}")
-        return
-    offset = probe["data_bytes"] - probe["anonymous_bytes"] - probe["file_bytes"]
-    before = status("VmData")
-    enough = round(_CONTROL_SHARE * (probe["data_bytes"] - before))
-    control = in_child(spec, path, *smallest(spec), limit_bytes=before + enough)
-    answers.send("failure" in control)
-    for _ in range(runs):
-        answers.send(one(spec, path, facts, machine, offset, *draw(spec, chance)))
-    answers.send(None)
-
-
-def gather(answers: Any, until: float) -> tuple[list[Run], bool]:
-    """The runs that were finished by ``until`` (`time.monotonic`), and how the control went."""
-    runs: list[Run] = []
-    control_failed = False
-    while True:
-        if not answers.poll(max(0.0, until - time.monotonic())):
-            return runs, control_failed
-        answer = answers.recv()
-        if isinstance(answer, str):
-            sys.exit(answer)
-        if answer is None:
-            return runs, control_failed
-        if isinstance(answer, bool):
-            control_failed = answer
-        else:
-            runs.append(answer)
-
-
-def one(
-    spec: ModelSpec,
-    path: str,
-    facts: ModelFacts,
-    machine: Machine,
-    offset_bytes: int,
-    options: LoadOptions,
-    size: RequestSize,
-) -> Run:
-    """One random request inside its upper bound."""
     planned = estimate(facts, options, size, machine)
-    limit = planned.upper_bytes + offset_bytes
-    answer = in_child(spec, path, options, size, limit)
-    return Run(
-        model=spec.id,
-        options={k: v for k, v in asdict(options).items() if v != getattr(LoadOptions(), k)},
-        size={k: v for k, v in asdict(size).items() if v != getattr(RequestSize(), k)},
+    limit = request.get("limit_bytes")
+    if "offset_bytes" in request:
+        limit = planned.upper_bytes + request["offset_bytes"]
+    say(
         predicted_bytes=planned.peak_bytes,
         upper_bytes=planned.upper_bytes,
-        limit_bytes=limit,
-        peak_bytes=answer.get("peak_bytes", 0),
-        failure=answer.get("failure"),
+        limit_bytes=limit or 0,
+        before_bytes=status("VmData"),
     )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        model = registry.load(spec, Path(request["path"]), options)
+        run_request(model, spec.task, size)
+    except (Exception, MemoryError) as error:
+        say(failure=f"{type(error).__name__}: {error}"[:200])
+    else:
+        say(
+            peak_bytes=status("VmHWM"),
+            data_bytes=status("VmData"),
+            anonymous_bytes=status("RssAnon"),
+            file_bytes=status("RssFile"),
+        )
+    sys.stdout.flush()
+    os._exit(0)  # a destructor that cannot allocate would turn an answer into a crash
 
 
-def in_child(
-    spec: ModelSpec, path: str, options: LoadOptions, size: RequestSize, limit_bytes: int | None
-) -> dict[str, Any]:
-    """Load and run in a fork of this process; its peaks, or how it failed."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        answer: dict[str, Any] = {}
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        try:
-            if limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-            model = registry.load(spec, Path(path), options)
-            run_request(model, spec.task, size)
-            answer = {
-                "peak_bytes": status("VmHWM"),
-                "data_bytes": status("VmData"),
-                "anonymous_bytes": status("RssAnon"),
-                "file_bytes": status("RssFile"),
-            }
-        except BaseException as error:
-            answer = {"failure": f"{type(error).__name__}: {error}"[:200]}
-        os.write(writing, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
-    _, state = os.waitpid(child, 0)
-    if not said:  # native code ends the process where C++ cannot allocate
-        return {"failure": f"ended with status {os.waitstatus_to_exitcode(state)}"}
-    found: dict[str, Any] = json.loads(said)
-    return found
+def say(**values: Any) -> None:
+    """One line for the process that asked."""
+    print(json.dumps(values), flush=True)
 
 
 def status(name: str) -> int:
@@ -212,102 +195,149 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(name)) * 1024
 
 
-def refusals(rows: list[Row]) -> dict[str, Any]:
-    """Shares of golden rows that a budget refuses though the measured peak is 90 or 80 % of it."""
-    taught: list[tuple[Estimate, int]] = []
+def probe(
+    spec: ModelSpec, path: Path, facts: ModelFacts, options: LoadOptions
+) -> tuple[int, str | None]:
+    """What the limit is above the bound, in bytes, and how the control run failed, if it did."""
+    request = request_of(spec, path, facts, options, smallest(spec))
+    found = ask(request)
+    if "failure" in found:
+        sys.exit(f"The probe of {spec.id} failed: {found['failure']}")
+    offset = found["data_bytes"] - found["anonymous_bytes"] - found["file_bytes"]
+    enough = round(_CONTROL_SHARE * (found["data_bytes"] - found["before_bytes"]))
+    control = ask({**request, "limit_bytes": found["before_bytes"] + enough})
+    return offset, control.get("failure")
+
+
+def run(request: dict[str, Any], offset_bytes: int) -> Run:
+    """One random request inside its upper bound."""
+    answer = ask({**request, "offset_bytes": offset_bytes})
+    return Run(
+        model=request["spec"]["id"],
+        options=changed(request["options"], LoadOptions()),
+        size=changed(request["size"], RequestSize()),
+        predicted_bytes=answer.get("predicted_bytes", 0),
+        upper_bytes=answer.get("upper_bytes", 0),
+        limit_bytes=answer.get("limit_bytes", 0),
+        peak_bytes=answer.get("peak_bytes", 0),
+        failure=answer.get("failure"),
+    )
+
+
+def changed(values: dict[str, Any], usual: Any) -> dict[str, Any]:
+    """The values that are not at their default."""
+    return {name: value for name, value in values.items() if value != getattr(usual, name)}
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Golden rows that a budget refuses though the measured peak is 90 or 80 % of it."""
+
+    family: str
+    rows: int
+    at_90: tuple[str, ...]
+    at_80: tuple[str, ...]
+
+
+def refusals(name: str, rows: Sequence[tuple[Row, Estimate]]) -> Refusals:
+    """Which of ``rows`` are refused; each with the bound / measured peak."""
+
+    def refused(share: float) -> tuple[str, ...]:
+        return tuple(
+            f"{row.case} ({found.upper_bytes / row.measured_bytes:.2f}x)"
+            for row, found in rows
+            if found.upper_bytes > row.measured_bytes / share
+        )
+
+    return Refusals(name, len(rows), refused(0.9), refused(0.8))
+
+
+def all_refusals(rows: Sequence[Row]) -> dict[str, list[Refusals]]:
+    """As shipped, and after learning from the other rows of the family; by engine, then all."""
+    taught = []
     for row in rows:
         others = [r.sample for r in rows if r.estimate.family == row.estimate.family and r != row]
-        found = apply(fit(others), row.estimate) if others else row.estimate
-        taught.append((found, row.measured_bytes))
-    shipped = [(row.estimate, row.measured_bytes) for row in rows]
-    return {
-        f"{name}, at {percent} %": sum(
-            found.upper_bytes > measured * 100 / percent for found, measured in pairs
-        )
-        / len(pairs)
-        for name, pairs in (("as shipped", shipped), ("after learning", taught))
-        for percent in (90, 80)
-    }
-
-
-def all_models(folder: Path, only: str | None) -> list[tuple[ModelSpec, Path]]:
-    """The starters, and the random models that are built into ``folder``."""
-    found = []
-    for name in STARTERS:
-        if only in (None, name):
-            spec = models.get(name)
-            found.append((spec, models.sources.require(spec)))
-    for file in sorted((FOLDER / "cases").glob("*.yaml")):
-        for case in yaml.safe_load(file.read_text(encoding="utf-8")):
-            if case["id"] in RANDOM and only in (None, case["id"]):
-                place = folder / case["id"]
-                place.mkdir()
-                path = build(case, place)
-                found.append((spec_of(case, path), path))
-    return found
+        taught.append((row, apply(fit(others), row.estimate) if others else row.estimate))
+    answer = {}
+    for title, pairs in (
+        ("as shipped", [(row, row.estimate) for row in rows]),
+        ("after learning", taught),
+    ):
+        families: dict[str, list[tuple[Row, Estimate]]] = defaultdict(list)
+        for row, found in pairs:
+            families[row.estimate.family].append((row, found))
+        lines = [refusals(family, families[family]) for family in sorted(families)]
+        answer[title] = [*lines, refusals("all", pairs)]
+    return answer
 
 
 def main() -> None:
-    """Run, count, and exit with 1 if a planned run failed."""
+    """Run, count, and exit with 1 if a planned run failed or a control ran."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one model")
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long")
     parser.add_argument("--json", type=Path, help="write all runs there too")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    until = time.monotonic() + 60 * asked.minutes
-    os.nice(5)
+    if asked.child:
+        child()
     os.environ["GGML_NO_BACKTRACE"] = "1"  # a control run ends in an assertion, by design
-    spawning = multiprocessing.get_context("spawn")
+    names = [asked.only] if asked.only else list(MODELS)
     runs: list[Run] = []
-    controls: dict[str, bool] = {}
-    with tempfile.TemporaryDirectory(prefix="workbench-limit-") as folder:
-        found = all_models(Path(folder), asked.only)
-        for number, (spec, path) in enumerate(found):
-            share = asked.runs // len(found) + (number < asked.runs % len(found))
-            # a pipe, not a queue: a queue's thread would be forked with the process
-            answers, speaks = spawning.Pipe(duplex=False)
-            process = spawning.Process(
-                target=serve,
-                args=(spec.model_dump_json(), str(path), share, asked.seed, speaks),
-            )
-            process.start()
-            left = until - time.monotonic()
-            done, control_failed = gather(answers, time.monotonic() + left / (len(found) - number))
-            process.terminate()
-            process.join()
-            name = spec.id
-            if not done:
-                print(f"{name:<28} no run was finished in time", flush=True)
-                continue
-            runs += done
-            controls[name] = control_failed
-            bad = [run for run in done if run.failure]
-            over = sum(run.peak_bytes > run.upper_bytes for run in done)
-            bound = statistics.median(run.upper_bytes / max(1, run.peak_bytes) for run in done)
-            print(
-                f"{name:<28}{len(done):>4} runs{len(bad):>4} failed{over:>4} over the bound"
-                f"   bound {bound:.2f}x   control {'failed' if control_failed else 'RAN'}",
-                flush=True,
-            )
-            for run in bad:
-                print(f"    {run.options} {run.size}: {run.failure}", flush=True)
+    controls: dict[str, str | None] = {}
+    for number, name in enumerate(names):
+        spec = models.get(name)
+        path = sources.require(spec)
+        facts = with_activations(read_facts(spec, path))
+        chance = random.Random(f"{asked.seed}/{spec.id}")
+        choices = ways(spec)
+        with ThreadPoolExecutor(_AT_ONCE) as workers:
+            probes = list(workers.map(lambda way: probe(spec, path, facts, way), choices))
+            for way, (_, failed) in zip(choices, probes, strict=True):
+                controls[f"{spec.id} {changed(asdict(way), LoadOptions())}"] = failed
+            share = asked.runs // len(names) + (number < asked.runs % len(names))
+            drawn = [chance.randrange(len(choices)) for _ in range(share)]
+            sizes = [draw(spec, choices[index], chance) for index in drawn]
+            requests = [
+                request_of(spec, path, facts, choices[index], size)
+                for index, size in zip(drawn, sizes, strict=True)
+            ]
+            offsets = [probes[index][0] for index in drawn]
+            done: list[Run] = []
+            for found in workers.map(run, requests, offsets):
+                done.append(found)
+                if found.failure:
+                    print(f"    {found.options} {found.size}: {found.failure}", flush=True)
+                if len(done) % 10 == 0:
+                    print(f"{spec.id:<28}{len(done):>4} of {share}", flush=True)
+        runs += done
+        over = sum(found.peak_bytes > found.upper_bytes for found in done)
+        bound = statistics.median(found.upper_bytes / max(1, found.peak_bytes) for found in done)
+        print(
+            f"{spec.id:<28}{len(done):>4} runs{sum(bool(r.failure) for r in done):>4} failed"
+            f"{over:>4} over the bound   bound {bound:.2f}x   controls failed: "
+            f"{sum(failed is not None for _, failed in probes)} of {len(probes)}",
+            flush=True,
+        )
     rows = read_rows()
     summary = {
         "runs": len(runs),
-        "failed": sum(run.failure is not None for run in runs),
-        "over_bound": sum(run.peak_bytes > run.upper_bytes for run in runs),
-        "controls_that_failed_as_they_must": sum(controls.values()),
-        "controls": len(controls),
-        "golden_rows": len(rows),
-        "false_refusals": refusals(rows) if rows else {},
+        "failed": sum(found.failure is not None for found in runs),
+        "over_bound": sum(found.peak_bytes > found.upper_bytes for found in runs),
+        "controls": controls,
+        "false_refusals": {
+            title: [asdict(line) for line in lines] for title, lines in all_refusals(rows).items()
+        },
     }
-    print(json.dumps(summary, indent=1))
+    for title, lines in all_refusals(rows).items():
+        print(f"\nfalse refusals {title:<40}{'rows':>6}{'at 90 %':>9}{'at 80 %':>9}")
+        for line in lines:
+            print(f"{line.family:<55}{line.rows:>6}{len(line.at_90):>9}{len(line.at_80):>9}")
     if asked.json is not None:
-        text = json.dumps({**summary, "each": [asdict(run) for run in runs]}, indent=1)
+        text = json.dumps({**summary, "each": [asdict(found) for found in runs]}, indent=1)
         asked.json.write_text(text + "\n", encoding="utf-8")
-    if summary["failed"]:
+    if summary["failed"] or None in controls.values():
         sys.exit(1)
 
 
