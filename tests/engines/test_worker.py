@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from workbench.engines.worker import iterate
+from workbench.engines.worker import ComputeThread, iterate
 
 
 def test_items_come_in_order_and_end():
@@ -68,3 +68,37 @@ def test_work_that_hangs_is_abandoned():
     stop.set()
     assert list(items) == []
     release.set()
+
+
+def test_all_work_of_a_compute_thread_is_in_one_thread():
+    thread = ComputeThread("test")
+
+    def work(emit):
+        emit(threading.get_ident())
+        emit(thread.run(threading.get_ident))  # work inside work does not wait for itself
+
+    seen = {*iterate(work, on=thread), *iterate(work, on=thread), thread.run(threading.get_ident)}
+    assert len(seen) == 1
+    assert seen != {threading.get_ident()}
+
+
+def test_a_stop_ends_the_wait_for_a_turn():
+    thread, go, stop = ComputeThread("test"), threading.Event(), threading.Event()
+
+    def work(emit):
+        emit("cancelled" if stop.is_set() else "computed")
+
+    busy = threading.Thread(target=thread.run, args=(lambda: go.wait(30),))
+    busy.start()
+    stop.set()
+    assert list(iterate(work, on=thread, should_stop=stop.is_set)) == ["cancelled"]
+    assert busy.is_alive()
+    go.set()
+    busy.join(30)
+
+
+def test_an_error_in_a_compute_thread_is_raised_to_the_caller():
+    thread = ComputeThread("test")
+    with pytest.raises(ValueError, match="broken"):
+        thread.run(lambda: int("broken"))
+    assert thread.run(lambda: 1) == 1

@@ -27,7 +27,7 @@ from workbench.engines.allocator import return_large_blocks
 from workbench.engines.base import DrawnImages, ImageOptions, ImageStep, StopCheck, never_stop
 from workbench.engines.diffusers_folder import is_out_of_memory, open_pipeline, text_encoders
 from workbench.engines.samplers import find_sampler
-from workbench.engines.worker import Emit, iterate
+from workbench.engines.worker import Emit, iterate, torch_thread
 from workbench.errors import (
     Cancelled,
     DoesNotFit,
@@ -93,7 +93,7 @@ class DiffusersModel:
 
             emit(self._draw_alone(options, emit, stopped))
 
-        with closing(iterate(work)) as events:
+        with closing(iterate(work, on=torch_thread, should_stop=should_stop)) as events:
             for event in events:
                 if event is not None:
                     yield event

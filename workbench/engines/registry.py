@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.engines.base import Model
+from workbench.engines.worker import torch_thread
 from workbench.errors import EngineMissing, SettingsError
 from workbench.memory.request import LoadOptions
 
@@ -111,5 +112,7 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> Model:
     """Load a model with its engine. Only the pool calls this."""
     engine = find_engine(spec.engine)
     module = importlib.import_module(engine.module)
+    if "torch" in engine.packages:
+        return torch_thread.run(lambda: module.load(spec, path, options))
     model: Model = module.load(spec, path, options)
     return model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
@@ -19,17 +18,13 @@ from workbench.engines.base import (
     never_stop,
 )
 from workbench.engines.detokenize import Detokenizer, StopStrings
-from workbench.engines.worker import Emit, iterate
+from workbench.engines.worker import Emit, iterate, torch_thread
 from workbench.errors import UnknownOption, UserInputError
 
 if TYPE_CHECKING:
     import torch
 
     from workbench.models.spec import ModelSpec
-
-_POLL_SECONDS = 0.02
-# torch draws from one random generator a process, and `generate` takes no other
-_generating = threading.Lock()
 
 
 class TransformersChat:
@@ -100,16 +95,11 @@ class TransformersChat:
         answer = _Answer(self._tokenizer, self._ends, options.stop, room)
 
         def work(emit: Emit[str]) -> None:
-            while not _generating.acquire(timeout=_POLL_SECONDS):
-                if emit("") or should_stop():
-                    return
-            try:
+            if not should_stop():
                 answer.emit = emit
                 self._generate(prompt, options, room, answer, should_stop)
-            finally:
-                _generating.release()
 
-        with closing(iterate(work)) as texts:
+        with closing(iterate(work, on=torch_thread, should_stop=should_stop)) as texts:
             for text in texts:
                 if text:
                     yield ChatDelta(text)

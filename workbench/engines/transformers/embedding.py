@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.engines.transformers.chat import free_memory
+from workbench.engines.worker import torch_thread
 from workbench.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class TransformersEmbedding:
         order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
         for start in range(0, len(order), _BATCH_TEXTS):
             rows = order[start : start + _BATCH_TEXTS]
-            vectors[rows] = self._embed_batch([encoded[row] for row in rows])
+            texts_of_batch = [encoded[row] for row in rows]
+            vectors[rows] = torch_thread.run(partial(self._embed_batch, texts_of_batch))
         return vectors
 
     def _embed_batch(self, encoded: list[list[int]]) -> NDArray[np.float32]:
