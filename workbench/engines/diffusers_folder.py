@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.engines.diffusers_offload import open_parts, place, store_in_fp8
+from workbench.engines.diffusers_parts import read_parts
 from workbench.engines.quantize import quantize_pipeline
 from workbench.engines.quiet import quiet
 from workbench.errors import UnknownOption, UserInputError
@@ -44,6 +45,8 @@ def open_pipeline(path: Path, variant: str | None, dtype: str, options: LoadOpti
             given: dict[str, Any] = absent if "safety_checker" in index else {}
             if options.offload == "disk":
                 given = given | open_parts(path, index, variant, dtype, options.device)
+            elif options.quantization in (None, "fp8"):
+                given = given | read_parts(path, index, variant, dtype)
             pipe = AutoPipelineForText2Image.from_pretrained(
                 path,
                 local_files_only=True,
