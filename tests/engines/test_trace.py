@@ -114,7 +114,11 @@ def test_the_meta_device_counts_what_torch_allocates(kind: str) -> None:
             return lambda: unet(*given, return_dict=False)
 
     on_meta = trace(run("meta"))
-    assert on_meta.live_bytes == trace(run("cpu")).live_bytes
+    on_cpu = trace(run("cpu"))
+    # a CPU normalizes a tensor as attention lays it out, which elsewhere is copied first
+    assert on_meta.peak_bytes == pytest.approx(on_cpu.peak_bytes, rel=0.01)
+    if kind == "unet":
+        assert on_meta.live_bytes == on_cpu.live_bytes
     real = _allocated(run("cpu"))
     # torch's allocator also serves the blocked copies of some convolutions
     assert on_meta.peak_bytes * 0.98 <= real <= max(on_meta.cpu_bytes) * 1.02
@@ -141,6 +145,12 @@ def test_the_largest_layer_and_block_are_known() -> None:
     largest = max(sum(p.numel() for p in m.parameters(recurse=False)) for m in unet.modules())
     assert found["leaf"].elements(0) == largest
     assert largest < found["block"].elements(0) < sum(p.numel() for p in unet.parameters())
+
+
+def test_a_block_that_is_left_out_is_no_block() -> None:
+    found = trace_component("AutoencoderKL", {**VAE, "mid_block_add_attention": False})
+    assert found["block"].elements(0) > found["leaf"].elements(0)
+    assert "decode 32 cpu" in found
 
 
 def _facts(architecture: str, config: dict[str, Any]) -> ModelFacts:

@@ -6,6 +6,7 @@ here is fitted to a model: what is measured are constants of the libraries, each
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from workbench.memory.estimate.weights import (
 )
 from workbench.memory.facts import Component, ModelFacts
 from workbench.memory.machine import MIB, Machine
+from workbench.memory.matrix import LARGEST_TILE_PIXELS
 from workbench.memory.pictures import latent_scale, picture_size
 from workbench.memory.request import LoadOptions, RequestSize
 from workbench.memory.terms import Estimate, Phase, Term, about, exact
@@ -28,8 +30,6 @@ _PIPELINES_BYTES = 58 * MIB
 #: are touched now, and MKL's packing buffers, which are kept for the next product: 10 MiB each
 #: for three shapes of large products, less where all operands are smaller.
 _ENCODE_KEPT_BYTES, _DENOISE_KEPT_BYTES, _PACKING_BYTES = 16 * MIB, 20 * MIB, 30 * MIB
-#: Share of the stored weights that is mapped when all are cast; see `_load_terms`.
-_STILL_MAPPED = 0.55
 #: The context of CUDA and its libraries where it was not measured on the machine.
 _CUDA_CONTEXT_BYTES = 500 * MIB
 #: Tiles of an autoencoder overlap by a quarter. Source: AutoencoderKL.tile_overlap_factor.
@@ -186,28 +186,49 @@ def _context(run: _Run, machine: Machine) -> list[Term]:
 
 
 def _load_terms(run: _Run) -> list[Term]:
-    """The stored weights beside the cast ones. Weights in the dtype of the file stay mapped: no
-    second copy.
+    """A part's stored weights beside its cast ones while it is read. Weights in the dtype of the
+    file stay mapped: no second copy.
 
-    A file's pages count until the collector closes it, so between the last file and all of them
-    are there when the last part has been cast: 0.4 to 0.8 of all were measured, as it happens.
+    The engine reads the largest part first (`workbench.engines.diffusers_parts`). Parts that are
+    quantized are read in any order, so the bound there is for the worst: the largest one last.
+    On another device nothing of this counts: casting is done in host memory.
     """
     if run.options.offload == "disk" and run.is_cpu:
         return [about("workspace", 8 * MIB, 1.0, "tables of the files")]
-    stored = sum(
-        part.weights.weights_bytes
-        for part in run.facts.components
-        if is_cast(part.weights, run.dtype) or run.options.quantization
+    is_quantized = run.options.quantization not in (None, "fp8")
+    if not (run.is_cpu or is_quantized):
+        return []
+    parts = sorted(run.facts.components, key=lambda part: -part.weights.weights_bytes)
+    size = _load_excess(run, parts)
+    upper = _load_excess(run, parts[::-1]) if is_quantized else size
+    said = "stored weights that are mapped beside the cast ones"
+    return [Term(name="workspace", size_bytes=size, upper_bytes=upper, provenance=said)]
+
+
+def _load_excess(run: _Run, parts: Sequence[Component]) -> int:
+    """How much more than the finished pipeline there is while its parts are read in this order."""
+    done = peak = 0
+    for part in parts:
+        beside = 0
+        if is_cast(part.weights, run.dtype) or run.options.quantization:
+            beside = part.weights.weights_bytes + _position_table_bytes(part)
+        # fp8 is made when all parts are there
+        is_late = run.options.quantization == "fp8"
+        done += cast_bytes(part.weights, run.dtype) if is_late else _weights_bytes(run, part)
+        peak = max(peak, done + beside)
+    return peak - sum(_weights_bytes(run, part) for part in parts)
+
+
+def _position_table_bytes(part: Component) -> int:
+    """Stable Diffusion 3 computes its table of positions in float32 before it is read from the
+    file. Source: diffusers.models.embeddings.PatchEmbed."""
+    if part.architecture != "SD3Transformer2DModel":
+        return 0
+    config = part.config
+    width = int(config.get("num_attention_heads") or 18) * int(
+        config.get("attention_head_dim") or 64
     )
-    said = "stored weights that are still mapped"
-    return [
-        Term(
-            name="workspace",
-            size_bytes=round(_STILL_MAPPED * stored),
-            upper_bytes=stored,
-            provenance=said,
-        )
-    ]
+    return int(config.get("pos_embed_max_size") or 0) ** 2 * width * 4
 
 
 def _encode_terms(run: _Run, moved: dict[str, int]) -> list[Term]:
@@ -334,9 +355,10 @@ def _decodes_in_float32(run: _Run) -> bool:
 
 
 def _tile_pixels(vae: Component) -> int:
-    """A tile is as large as the pictures that the autoencoder was trained with."""
+    """A tile is as large as the pictures that the autoencoder was trained with, but not more
+    than the engine lets it be."""
     side = vae.config.get("sample_size", 32)
-    return int(side if isinstance(side, int) else side[0])
+    return min(int(side if isinstance(side, int) else side[0]), LARGEST_TILE_PIXELS)
 
 
 def _tiles(pixels: int, side: int) -> int:
