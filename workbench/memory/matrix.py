@@ -6,8 +6,9 @@ decides this: engines refuse what `why_not` refuses, with the same words, and th
 what `candidates` gives.
 
 A row is *proven* when its combinations were run on such a device, by tests/engines/test_offload.py
-and its like. The others follow the documentation of diffusers 0.42, transformers 5.23, accelerate
-1.15, torchao 0.18, bitsandbytes 0.50, CTranslate2 4.8 and llama.cpp.
+(torch) and tests/engines/test_cells.py (llama.cpp, CTranslate2). The others follow the
+documentation of diffusers 0.42, transformers 5.23, accelerate 1.15, torchao 0.18, bitsandbytes
+0.50, CTranslate2 4.8 and llama.cpp.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from workbench.errors import UnknownOption
 from workbench.memory.request import CacheType, LoadOptions, Offload, Quantization
 
 #: Who quantizes. 8 bit are torchao's and not bitsandbytes': modules of the latter cannot be moved
-#: between devices, so no offload would work with them.
+#: between devices, so no offload would work with them. All quantize a weight when it is read but
+#: diffusers, which stores in fp8 what was loaded in the compute type: fp8 makes drawing smaller,
+#: and the peak of loading is that of the compute type.
 BACKENDS: dict[Quantization, str] = {
     "int8": "torchao",
     "int4": "torchao",
