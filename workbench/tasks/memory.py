@@ -122,9 +122,9 @@ def _knows_size(plan: MemoryPlan) -> bool:
     """Whether the plan was made for the request as it was, not for the largest one."""
     if plan.engine == "llama_cpp":
         return True  # caches and buffers are made for the whole context when it is loaded
-    size = plan.size
-    known = {"chat": size.prompt_tokens, "speech": size.audio_seconds}
-    return known.get(plan.task, True) is not None
+    if plan.task == "chat":
+        return False  # tokens are bounded before the model is there to count them
+    return plan.task != "speech" or plan.size.audio_seconds is not None
 
 
 def _summed(terms: list[Any]) -> dict[str, int]:

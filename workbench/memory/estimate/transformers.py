@@ -164,7 +164,7 @@ def _chat(
     width = DTYPE_BYTES.get(dtype, 4)
     trained = config_number(config, "max_position_embeddings", "n_positions")
     room = options.context_tokens or facts.context_tokens or trained or _DEFAULT_PROMPT_TOKENS
-    tokens = size.prompt_tokens or room
+    tokens = min(size.prompt_tokens or room, room)
     layers = config_layers(config)
     batch = size.batch
     vocabulary = config_number(config, "vocab_size")

@@ -12,6 +12,7 @@ from workbench.engines.pool import default_pool
 from workbench.tasks.chat.request import ChatRequest, make_request
 from workbench.tasks.chat.score import score
 from workbench.tasks.chat.types import ChatTimings, Reply
+from workbench.tasks.prompt_size import largest_size
 from workbench.tasks.record import Recorder
 from workbench.tasks.stream import Stream
 
@@ -115,7 +116,11 @@ def answer(request: ChatRequest, recorder: Recorder, should_stop: StopCheck) -> 
     with recorder, ExitStack() as held:
         with recorder.phase("load"):
             model: ChatModel = held.enter_context(
-                default_pool().acquire(request.spec, should_stop=should_stop)
+                default_pool().acquire(
+                    request.spec,
+                    size=largest_size(request.messages, request.options),
+                    should_stop=should_stop,
+                )
             )
             recorder.uses(model)
         recorder.mark("prefill")

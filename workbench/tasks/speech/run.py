@@ -171,7 +171,9 @@ def _run(
 
 def _request_size(sound: Audio, options: SpeechOptions) -> RequestSize:
     seconds = len(sound.samples) / SAMPLE_RATE
-    return RequestSize(audio_seconds=seconds, beams=options.beam_size, words=options.words)
+    return RequestSize(
+        audio_seconds=seconds, beams=options.beam_size, words=options.words, vad=options.vad
+    )
 
 
 def _timings(

@@ -20,6 +20,7 @@ from workbench.errors import (
 from workbench.models import get
 from workbench.models.spec import ModelSpec
 from workbench.settings import get_settings
+from workbench.tasks.prompt_size import largest_size
 from workbench.tasks.record import Recorder
 from workbench.tasks.sql import guard
 from workbench.tasks.sql.answer import Answer, AskEvent, Attempt
@@ -208,13 +209,17 @@ class _Run:
             return self._should_stop() or is_complete(text)
 
         with ExitStack() as stack:
+            options = ChatOptions(max_tokens=_MAX_SQL_TOKENS)
             with recorder.phase("load"):
                 model = stack.enter_context(
-                    default_pool().acquire(request.spec, should_stop=self._should_stop)
+                    default_pool().acquire(
+                        request.spec,
+                        size=largest_size(messages, options),
+                        should_stop=self._should_stop,
+                    )
                 )
                 recorder.uses(model)
             with recorder.phase("generate"):
-                options = ChatOptions(max_tokens=_MAX_SQL_TOKENS)
                 try:
                     for delta in model.stream(messages, options, enough):
                         text += delta.text
