@@ -112,7 +112,9 @@ def load(spec: ModelSpec, path: Path, options: LoadOptions) -> Model:
     """Load a model with its engine. Only the pool calls this."""
     engine = find_engine(spec.engine)
     module = importlib.import_module(engine.module)
-    if "torch" in engine.packages:
-        return torch_thread.run(lambda: module.load(spec, path, options))
-    model: Model = module.load(spec, path, options)
-    return model
+
+    def work() -> Model:
+        model: Model = module.load(spec, path, options)
+        return model
+
+    return torch_thread.run(work) if "torch" in engine.packages else work()

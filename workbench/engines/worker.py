@@ -113,7 +113,7 @@ def iterate(
         # not a daemon where native code runs: Python must not end under it
         thread = threading.Thread(target=run, name="engine", daemon=abandon_when is not None)
         thread.start()
-        wait = thread.join
+        wait: Callable[[], object] = thread.join
     else:
         wait = on.begin(run, should_stop)
     try:
