@@ -74,8 +74,11 @@ def tiny_llama(folder: Path, width: int = 32, tied: bool = False) -> Path:
     return folder
 
 
-def tiny_image_model(folder: Path) -> Path:
-    """A Stable Diffusion pipeline of 32 px with random weights; one token a letter."""
+def tiny_image_model(folder: Path, width: int = 16) -> Path:
+    """A Stable Diffusion pipeline of 32 px with random weights; one token a letter.
+
+    ``width`` is the number of channels that the UNet begins with.
+    """
     import torch
     from diffusers import (
         AutoencoderKL,
@@ -105,7 +108,7 @@ def tiny_image_model(folder: Path) -> Path:
         ),
         unet=UNet2DConditionModel(
             sample_size=8,
-            block_out_channels=(16, 32),
+            block_out_channels=(width, 2 * width),
             layers_per_block=1,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.engines.allocator import return_large_blocks
 from workbench.engines.offload import open_checkpoint
 from workbench.engines.quantize import check_nf4, quantize_checkpoint
 from workbench.engines.quiet import quiet
@@ -47,6 +48,8 @@ def load(
             f"{path} has no safetensors weights.",
             "Pickled weights can run code and are never opened: convert them to safetensors.",
         )
+    # weights are cast one by one: their blocks must not wait in an arena for the next model
+    return_large_blocks()
     with quiet("transformers"):
         import torch
         import transformers
