@@ -37,7 +37,7 @@ def test_measured_peaks_are_predicted(case: str) -> None:
     peak = row["measured"]["peak_bytes"]
     assert found.is_known
     assert abs(found.peak_bytes / peak - 1) <= 0.12
-    assert peak <= found.upper_bytes <= 1.35 * peak
+    assert peak <= found.upper_bytes <= 1.25 * peak
 
 
 def test_the_median_error_is_small() -> None:
@@ -110,6 +110,33 @@ def test_a_picture_of_512_pixels_decodes_in_960_values_a_pixel() -> None:
     assert found.binding_phase.name == "decode_image"
     # measured on a CPU in float32: 960.5 MiB
     assert found.term("activations") == pytest.approx(960.5 * 2**20, rel=0.01)
+
+
+def _stored_in_16_bits(facts: ModelFacts, *mebibytes: int) -> ModelFacts:
+    parts = []
+    for part, size in zip(facts.components, mebibytes, strict=True):
+        weights = part.weights.model_copy(
+            update={"weights_bytes": size * 2**20, "bytes_by_dtype": {"F16": size * 2**20}}
+        )
+        parts.append(part.model_copy(update={"weights": weights}))
+    return facts.model_copy(update={"components": tuple(parts)})
+
+
+@pytest.mark.parametrize("sizes", [(3000, 300), (300, 3000)])
+def test_the_largest_part_is_read_while_the_others_are_not_there(sizes: tuple[int, int]) -> None:
+    facts = _stored_in_16_bits(_shipped("sd15"), *sizes)
+
+    def load_bytes(dtype: str, device: str = "cpu") -> int:
+        options = LoadOptions(compute_type=dtype, device=device)
+        found = estimate(facts, options, RequestSize(width=64, height=64), Machine())
+        return found.phases[0].size_bytes // 2**20
+
+    # 3000 stored and cast, then 300 more; at the end 300 stored and all cast
+    assert load_bytes("bfloat16") == 3000 + 3000 - 3300
+    # 3000 stored and 6000 cast, then 300 and 600 beside the 6000
+    assert load_bytes("float32") == 3000 + 6000 - 6600
+    assert load_bytes("float16") == 0
+    assert load_bytes("bfloat16", "cuda") == 0
 
 
 def test_offload_holds_one_part_and_leaves_the_rest_on_the_host() -> None:
