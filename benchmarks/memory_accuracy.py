@@ -1,11 +1,12 @@
 """Scores the memory estimates on golden measurements: ``python benchmarks/memory_accuracy.py``.
 
 Needs no model and no GPU: a golden row (see ``memory_measure.py``) holds the facts, the options,
-the request and the measured peak. Two tables:
+the request and the measured peak. Three tables:
 
 * **as shipped**: the estimate as it is, with the row's own measured context.
 * **after one calibration**: for each row of a family, the correction is learned from that row
   alone, by the code that plans use, and the other rows of the family are scored.
+* **after all others**: each row, corrected by all other rows of its family together.
 
 The error is ``|predicted / measured - 1|``; *under* is the worst prediction below the measured
 peak, *over bound* the share of rows whose peak is above the upper bound, *bound* the median of
@@ -115,12 +116,26 @@ def score(row: Row, found: Estimate) -> Score:
     return Score(row.case, row.estimate.family, row.engine, row.held_out, *ratios)
 
 
-def calibrated_scores(rows: Sequence[Row]) -> Iterator[Score]:
-    """Each row of a family, corrected by each other row of it alone."""
+def families_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows that teach each other."""
     families: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         families[row.estimate.family].append(row)
-    for family in families.values():
+    return list(families.values())
+
+
+def learned_scores(rows: Sequence[Row]) -> Iterator[Score]:
+    """Each row of a family of several, corrected by all others of it."""
+    for family in families_of(rows):
+        for row in family:
+            others = [other.sample for other in family if other is not row]
+            if others:
+                yield score(row, apply(fit(others), row.estimate))
+
+
+def calibrated_scores(rows: Sequence[Row]) -> Iterator[Score]:
+    """Each row of a family, corrected by each other row of it alone."""
+    for family in families_of(rows):
         for teacher in family:
             correction = fit([teacher.sample])
             for row in family:
@@ -190,7 +205,11 @@ def main() -> None:
         sys.exit(f"There are no golden rows in {FOLDER / 'golden'}: run memory_measure.py.")
     shipped = [score(row, row.estimate) for row in rows]
     calibrated = list(calibrated_scores(rows))
-    tables = {"as shipped": shipped, "after one calibration": calibrated}
+    tables = {
+        "as shipped": shipped,
+        "after one calibration": calibrated,
+        "after all others": list(learned_scores(rows)),
+    }
     found = {title: summaries(scores) for title, scores in tables.items() if scores}
     missed = misses("as shipped", found["as shipped"][-1], SHIPPED_TARGET)
     if calibrated:

@@ -1,12 +1,15 @@
 """What measured runs say about an estimate: a small correction per family and device.
 
-The model is ``measured = context + kw * weights + kd * dynamic + c``, where ``context`` (the
+The model is ``measured = context + kw * weights + kd * dynamic + c + own``, where ``context`` (the
 engine's own libraries) is measured by itself: ``kw`` for a runtime that stores weights otherwise
-than thought, ``kd`` for caches and activations, ``c`` for buffers that depend on neither. It is a
-Bayesian linear regression whose prior is the estimate as it is (kw = kd = 1, c = 0), so one run
-already moves it, most where the prior is least sure, and many runs move it to what they say. Runs
-that do not fit the others count less (Huber's weights). Source: Bishop, Pattern Recognition and
-Machine Learning, 3.3; Huber, Robust Statistics.
+than thought, ``kd`` for caches and activations, ``c`` for buffers that depend on neither, and
+``own`` is what an estimate is off by for requests of about this size alone. The golden rows show
+that most of an error is of the last kind (another phase makes the peak, another kernel runs), so
+one run corrects requests like it almost wholly, and the rest of its family hardly; many runs move
+the family to what they say together. It is a Gaussian process whose mean is the estimate as it
+is, linear in the parts and with a squared-exponential covariance over their sizes. Runs that do
+not fit the others count less (Huber's weights). Source: Rasmussen and Williams, Gaussian
+Processes for Machine Learning, 2.2 and 2.7; Huber, Robust Statistics.
 """
 
 from __future__ import annotations
@@ -14,26 +17,28 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import mul
 
 from workbench.memory.terms import Estimate, Phase, Term
 
 #: Standard deviations before anything was measured: of kw, of kd, and of c as a share of a peak.
-#: These and the noise are chosen on the golden rows, so that one run makes the others of its
-#: family better and never much worse (`benchmarks/memory_accuracy.py`).
-PRIOR_SPREADS = (0.01, 0.07, 0.02)
-#: What runs of a family differ by that no factor explains, as a share of the peak: allocator,
-#: threads, and how well the estimate ranks one request against another.
-NOISE = 0.02
-#: The residual spread before there are residuals, and how many runs that guess counts for.
-_PRIOR_RESIDUAL, _PRIOR_RUNS = 0.02, 3.0
+#: These and the next are chosen on the golden rows, so that one run makes the others of its
+#: family no worse (`benchmarks/memory_accuracy.py`).
+PRIOR_SPREADS = (0.005, 0.03, 0.005)
+#: Standard deviation of ``own`` as a share of the peak, and how far it reaches: the standard
+#: deviation, in natural logarithms of the sizes of weights and of the dynamic part.
+OWN_SPREAD, OWN_REACH = 0.03, 0.1
+#: What runs of the same request differ by, as a share of the peak: allocator and threads.
+NOISE = 0.01
+#: The spread of an estimate that says none, and how many runs an estimate's own counts for.
+_USUAL_SPREAD, _PRIOR_RUNS = 0.02, 3.0
 #: The bound is so many standard deviations of the prediction above the median.
 _BOUND_SIGMAS = 3.0
 _HUBER_SIGMAS = 2.0
 _ROUNDS = 8
 
 Vector = tuple[float, float, float]
-Matrix = tuple[Vector, Vector, Vector]
 
 
 @dataclass(frozen=True)
@@ -59,40 +64,57 @@ class Sample:
 
 @dataclass(frozen=True)
 class Correction:
-    """What ``runs`` runs say.
+    """What ``samples`` say.
 
-    ``factors`` are kw, kd and c / ``scale_bytes``, ``covariance`` theirs. ``spread`` is the
-    standard deviation of the residuals as a share of the peak, ``highest_ratio`` the largest
-    measured / corrected peak among the runs.
+    ``factors`` are kw, kd and c / ``scale_bytes``. ``weights`` of the samples make ``own``,
+    ``triangle`` is the Cholesky factor of their covariance. As shares of the peak, ``error`` is
+    what the estimate was off by before, and ``spread`` what is left (root mean squares);
+    ``highest_ratio`` is the largest measured / corrected peak among the runs.
     """
 
     factors: Vector
-    covariance: Matrix
+    samples: tuple[Sample, ...]
+    weights: tuple[float, ...]
+    triangle: tuple[tuple[float, ...], ...]
     scale_bytes: float
-    runs: int
+    error: float
     spread: float
-    highest_ratio: float
+    highest_ratio: float = 1.0
+
+    @property
+    def runs(self) -> int:
+        return len(self.samples)
+
+    def own_bytes(self, parts: Parts) -> int:
+        """What runs of about this size were off by, beyond what the factors say."""
+        near = [_nearness(parts, sample.parts) for sample in self.samples]
+        return round(OWN_SPREAD**2 * _dot(near, self.weights) * parts.total_bytes)
 
     def median_bytes(self, parts: Parts) -> int:
         """The corrected peak; never less than what is there before the model."""
         weights, dynamic, constant = self.factors
         learned = weights * parts.weights_bytes + dynamic * parts.dynamic_bytes
-        return parts.context_bytes + max(0, round(learned + constant * self.scale_bytes))
+        added = learned + constant * self.scale_bytes + self.own_bytes(parts)
+        return parts.context_bytes + max(0, round(added))
 
-    def upper_bytes(self, parts: Parts, own_spread: float = 0.0) -> int:
+    def upper_bytes(self, parts: Parts, own_spread: float = _USUAL_SPREAD) -> int:
         """The corrected bound: wider for few runs, and for requests unlike them.
 
-        ``own_spread`` is the standard deviation that the estimate gives itself; it counts as
-        much as three runs, so that one good run does not make a wide bound narrow.
+        ``own_spread`` is the standard deviation that the estimate gives itself. It counts as much
+        as three runs, so that one good run does not make a wide bound narrow; and a request
+        unlike those seen is no less certain than that, unless the runs were further off.
         """
-        median = self.median_bytes(parts)
-        x = _features(parts, median, self.scale_bytes)
-        seen = (_PRIOR_RUNS * own_spread**2 + self.runs * self.spread**2) / (
-            _PRIOR_RUNS + self.runs
-        )
-        variance = max(self.spread**2, seen) + _quadratic(self.covariance, x)
+        left = _PRIOR_RUNS * own_spread**2 + self.runs * self.spread**2
+        unlike = min(self._variance(parts), max(own_spread, self.error) ** 2)
+        variance = left / (_PRIOR_RUNS + self.runs) + unlike
         ratio = max(1 + _BOUND_SIGMAS * math.sqrt(variance), self.highest_ratio)
-        return math.ceil(median * ratio)
+        return math.ceil(self.median_bytes(parts) * ratio)
+
+    def _variance(self, parts: Parts) -> float:
+        """Of the prediction, without noise, as a share of the peak."""
+        shared = [_covariance(parts, sample.parts, self.scale_bytes) for sample in self.samples]
+        known = _forward(self.triangle, shared)
+        return max(0.0, _covariance(parts, parts, self.scale_bytes) - _dot(known, known))
 
     @property
     def provenance(self) -> str:
@@ -109,6 +131,11 @@ def parts_of(estimate: Estimate) -> Parts:
     return Parts(resident["context"], resident["weights"], estimate.peak_bytes - fixed)
 
 
+def spread_of(estimate: Estimate) -> float:
+    """The standard deviation that an estimate gives itself, as a share of its peak."""
+    return max(0.0, estimate.upper_bytes / max(1, estimate.peak_bytes) - 1) / _BOUND_SIGMAS
+
+
 def learned_runs(terms: Sequence[Term]) -> int:
     """How many runs corrected the estimate that has these terms; 0: it is as it was made."""
     for term in terms:
@@ -120,36 +147,43 @@ def learned_runs(terms: Sequence[Term]) -> int:
 def fit(samples: Sequence[Sample]) -> Correction:
     """The correction that ``samples`` (at least one) support."""
     scale = statistics.median(max(1, sample.measured_bytes) for sample in samples)
-    xs = [_features(s.parts, max(1, s.measured_bytes), scale) for s in samples]
+    all_parts = [sample.parts for sample in samples]
+    covariance = [[_covariance(a, b, scale) for b in all_parts] for a in all_parts]
+    xs = [_features(parts, scale) for parts in all_parts]
     # what is not explained yet: kw = kd = 1 and c = 0 is the origin
-    ys = [(s.measured_bytes - s.parts.total_bytes) / max(1, s.measured_bytes) for s in samples]
+    ys = [s.measured_bytes / max(1, s.parts.total_bytes) - 1 for s in samples]
     trust = [1.0] * len(samples)
     for _ in range(_ROUNDS):
-        found, covariance = _regress(xs, ys, trust)
-        residuals = [y - _dot(found, x) for x, y in zip(xs, ys, strict=True)]
+        triangle = _cholesky(covariance, [NOISE**2 / share for share in trust])
+        weights = _backward(triangle, _forward(triangle, ys))
+        residuals = [y - _dot(row, weights) for y, row in zip(ys, covariance, strict=True)]
         # the median tells the spread of the many from the few that lie apart
         width = max(NOISE, 1.4826 * statistics.median(abs(r) for r in residuals))
         reach = _HUBER_SIGMAS * width
         trust = [min(1.0, reach / abs(r)) if r else 1.0 for r in residuals]
     seen = sum(t * r * r for t, r in zip(trust, residuals, strict=True))
-    spread = math.sqrt((_PRIOR_RUNS * _PRIOR_RESIDUAL**2 + seen) / (_PRIOR_RUNS + sum(trust)))
-    correction = Correction(
-        factors=(1 + found[0], 1 + found[1], found[2]),
-        covariance=covariance,
-        scale_bytes=scale,
-        runs=len(samples),
-        spread=spread,
-        highest_ratio=1.0,
+    weights_found, dynamic, constant = (
+        spread**2 * sum(x[i] * weight for x, weight in zip(xs, weights, strict=True))
+        for i, spread in enumerate(PRIOR_SPREADS)
     )
-    highest = max(s.measured_bytes / max(1, correction.median_bytes(s.parts)) for s in samples)
-    return Correction(**{**vars(correction), "highest_ratio": max(1.0, highest)})
+    found = Correction(
+        factors=(1 + weights_found, 1 + dynamic, constant),
+        samples=tuple(samples),
+        weights=tuple(weights),
+        triangle=triangle,
+        scale_bytes=scale,
+        error=math.sqrt(statistics.fmean(y * y for y in ys)),
+        spread=math.sqrt(seen / sum(trust)),
+    )
+    highest = max(s.measured_bytes / max(1, found.median_bytes(s.parts)) for s in samples)
+    return replace(found, highest_ratio=max(1.0, highest))
 
 
 def apply(correction: Correction, estimate: Estimate) -> Estimate:
-    """The estimate with corrected terms, and a term ``learned`` that carries c and the bound."""
+    """The estimate with corrected terms, and a term ``learned``: c, what is its own, the bound."""
     parts = parts_of(estimate)
     weights, dynamic, constant = correction.factors
-    constant_bytes = round(constant * correction.scale_bytes)
+    constant_bytes = round(constant * correction.scale_bytes) + correction.own_bytes(parts)
     said = correction.provenance
 
     def corrected(term: Term, factor: float) -> Term:
@@ -186,8 +220,8 @@ def apply(correction: Correction, estimate: Estimate) -> Estimate:
             "phases": phases,
         }
     )
-    own_spread = (estimate.upper_bytes / max(1, estimate.peak_bytes) - 1) / _BOUND_SIGMAS
-    missing = max(0, correction.upper_bytes(parts, own_spread) - found.upper_bytes)
+    upper_bytes = correction.upper_bytes(parts, spread_of(estimate))
+    missing = max(0, upper_bytes - found.upper_bytes)
     learned = _learned(learned_bytes, learned_bytes + missing, said)
     return found.model_copy(update={"resident": (*resident, learned)})
 
@@ -201,46 +235,56 @@ def _learned(size_bytes: int, upper_bytes: int, provenance: str) -> Term:
     )
 
 
-def _features(parts: Parts, peak_bytes: float, scale_bytes: float) -> Vector:
+def _features(parts: Parts, scale_bytes: float) -> Vector:
     """What kw, kd and c are multiplied with, as shares of the peak."""
-    peak = max(1.0, float(peak_bytes))
+    peak = max(1.0, float(parts.total_bytes))
     return parts.weights_bytes / peak, parts.dynamic_bytes / peak, scale_bytes / peak
 
 
+def _nearness(a: Parts, b: Parts) -> float:
+    """1 for equal sizes, near 0 for such as teach nothing about each other."""
+    pairs = (a.weights_bytes, b.weights_bytes), (a.dynamic_bytes, b.dynamic_bytes)
+    apart = [math.log(max(1, one) / max(1, other)) / OWN_REACH for one, other in pairs]
+    return math.exp(-_dot(apart, apart) / 2)
+
+
+def _covariance(a: Parts, b: Parts, scale_bytes: float) -> float:
+    """Of the errors of two estimates, as shares of their peaks, before anything was measured."""
+    pairs = zip(_features(a, scale_bytes), _features(b, scale_bytes), PRIOR_SPREADS, strict=True)
+    return sum(x * y * spread**2 for x, y, spread in pairs) + OWN_SPREAD**2 * _nearness(a, b)
+
+
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
+    total: float = sum(map(mul, a, b))
+    return total
 
 
-def _quadratic(matrix: Matrix, x: Vector) -> float:
-    return max(0.0, _dot(x, [_dot(row, x) for row in matrix]))
+def _cholesky(
+    matrix: Sequence[Sequence[float]], noise: Sequence[float]
+) -> tuple[tuple[float, ...], ...]:
+    """The lower triangle whose square is ``matrix`` with ``noise`` on its diagonal."""
+    rows: list[tuple[float, ...]] = []
+    for i, line in enumerate(matrix):
+        row: list[float] = []
+        for j, above in enumerate(rows):
+            row.append((line[j] - _dot(row, above)) / above[j])
+        rows.append((*row, math.sqrt(line[i] + noise[i] - _dot(row, row))))
+    return tuple(rows)
 
 
-def _regress(
-    xs: Sequence[Vector], ys: Sequence[float], trust: Sequence[float]
-) -> tuple[Vector, Matrix]:
-    """Posterior mean and covariance of the three departures from the prior."""
-    precision = [[1 / PRIOR_SPREADS[i] ** 2 if i == j else 0.0 for j in range(3)] for i in range(3)]
-    target = [0.0, 0.0, 0.0]
-    for x, y, weight in zip(xs, ys, trust, strict=True):
-        for i in range(3):
-            target[i] += weight * x[i] * y / NOISE**2
-            for j in range(3):
-                precision[i][j] += weight * x[i] * x[j] / NOISE**2
-    covariance = _inverse(precision)
-    mean = [_dot(row, target) for row in covariance]
-    return (mean[0], mean[1], mean[2]), covariance
+def _forward(triangle: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """``x`` of ``triangle @ x = values``."""
+    found: list[float] = []
+    for row, value in zip(triangle, values, strict=True):
+        found.append((value - _dot(found, row)) / row[-1])
+    return found
 
 
-def _inverse(matrix: Sequence[Sequence[float]]) -> Matrix:
-    """Of a symmetric positive definite 3x3 matrix, by cofactors."""
-    (a, b, c), (_, e, f), (_, _, i) = matrix
-    cofactors = (
-        (e * i - f * f, c * f - b * i, b * f - c * e),
-        (c * f - b * i, a * i - c * c, b * c - a * f),
-        (b * f - c * e, b * c - a * f, a * e - b * b),
-    )
-    determinant = a * cofactors[0][0] + b * cofactors[0][1] + c * cofactors[0][2]
-    first, second, third = (
-        (row[0] / determinant, row[1] / determinant, row[2] / determinant) for row in cofactors
-    )
-    return first, second, third
+def _backward(triangle: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """``x`` of ``triangle.T @ x = values``."""
+    found = list(values)
+    for i in range(len(found) - 1, -1, -1):
+        found[i] /= triangle[i][i]
+        for j in range(i):
+            found[j] -= triangle[i][j] * found[i]
+    return found
