@@ -17,7 +17,7 @@ from workbench.memory.correction import (
     parts_of,
     spread_of,
 )
-from workbench.memory.terms import Estimate, Phase, about, exact
+from workbench.memory.terms import Estimate, Phase, Term, about, exact
 
 MIB = 2**20
 
@@ -139,6 +139,20 @@ def test_a_corrected_estimate_adds_up(ratios: list[float], dynamic: int):
     assert learned_runs(corrected.resident) == len(ratios)
     assert learned_runs(estimate.resident) == 0
     assert f"learned from n = {len(ratios)} runs" in corrected.resident[-1].provenance
+
+
+def test_usual_runs_take_nothing_from_the_bound_of_a_rare_phase():
+    usual = an_estimate()
+    rare = Phase(
+        name="fallback",
+        terms=(Term(name="copies", size_bytes=0, upper_bytes=900 * MIB, provenance="?"),),
+        is_rare=True,
+    )
+    estimate = usual.model_copy(update={"phases": (*usual.phases, rare)})
+    found = apply(fit([off_by(1.0)] * 50), estimate)
+    assert found.peak_bytes == usual.peak_bytes
+    assert found.upper_bytes >= (100 + 800 + 100 + 900) * MIB
+    assert apply(fit([off_by(1.0)] * 50), usual).upper_bytes < 1.2 * usual.peak_bytes
 
 
 def test_the_parts_of_an_estimate():

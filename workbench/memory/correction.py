@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import mul
 
-from workbench.memory.terms import Estimate, Phase, Term
+from workbench.memory.terms import Estimate, Term
 
 #: Standard deviations before anything was measured: of kw, of kd, and of c as a share of a peak.
 #: These and the next are chosen on the golden rows, so that one run makes the others of its
@@ -132,8 +132,10 @@ def parts_of(estimate: Estimate) -> Parts:
 
 
 def spread_of(estimate: Estimate) -> float:
-    """The standard deviation that an estimate gives itself, as a share of its peak."""
-    return max(0.0, estimate.upper_bytes / max(1, estimate.peak_bytes) - 1) / _BOUND_SIGMAS
+    """The standard deviation that an estimate gives a usual run, as a share of its peak."""
+    usual = [phase.upper_bytes for phase in estimate.phases if not phase.is_rare]
+    upper = sum(term.upper_bytes for term in estimate.resident) + max(usual, default=0)
+    return max(0.0, upper / max(1, estimate.peak_bytes) - 1) / _BOUND_SIGMAS
 
 
 def learned_runs(terms: Sequence[Term]) -> int:
@@ -186,12 +188,13 @@ def apply(correction: Correction, estimate: Estimate) -> Estimate:
     constant_bytes = round(constant * correction.scale_bytes) + correction.own_bytes(parts)
     said = correction.provenance
 
-    def corrected(term: Term, factor: float) -> Term:
+    def corrected(term: Term, factor: float, *, is_rare: bool = False) -> Term:
         size = max(0, round(factor * term.size_bytes))
         return term.model_copy(
             update={
                 "size_bytes": size,
-                "upper_bytes": size,
+                # what runs show is no news of a phase that they did not have
+                "upper_bytes": max(size, term.upper_bytes) if is_rare else size,
                 "provenance": f"{term.provenance}; x{factor:.3f} {said}",
             }
         )
@@ -209,7 +212,13 @@ def apply(correction: Correction, estimate: Estimate) -> Estimate:
             update={"size_bytes": size, "upper_bytes": size}
         )
     phases = tuple(
-        Phase(name=phase.name, terms=tuple(corrected(term, dynamic) for term in phase.terms))
+        phase.model_copy(
+            update={
+                "terms": tuple(
+                    corrected(term, dynamic, is_rare=phase.is_rare) for term in phase.terms
+                )
+            }
+        )
         for phase in estimate.phases
     )
     learned_bytes = max(0, constant_bytes)

@@ -19,10 +19,14 @@ class Term(_Frozen):
 
 
 class Phase(_Frozen):
-    """A stretch of a run, and the terms that are live in it beside the resident ones."""
+    """A stretch of a run, and the terms that are live in it beside the resident ones.
+
+    ``is_rare``: few runs have it, so what runs took says nothing against its bound.
+    """
 
     name: str
     terms: tuple[Term, ...] = ()
+    is_rare: bool = False
 
     @property
     def size_bytes(self) -> int:

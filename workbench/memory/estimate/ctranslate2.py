@@ -130,7 +130,7 @@ def estimate(
     # the stored weights are converted in host memory before they are moved
     host = (*process, about("conversion", header.weights_bytes, 0.3, "variable table"))
     wide = tuple(
-        Phase(name=phase.name, terms=tuple(_on_gpu(term) for term in phase.terms))
+        phase.model_copy(update={"terms": tuple(_on_gpu(term) for term in phase.terms)})
         for phase in running
         if phase.name in ("encode", "decode", "fallback")
     )
@@ -224,7 +224,11 @@ def _running_phases(model: _Whisper, size: RequestSize, hole_bytes: int) -> tupl
         Phase(name="features", terms=(*common, _spectrum(seconds, model))),
         Phase(name="encode", terms=(*common_features, runtime, *encode)),
         Phase(name="decode", terms=(*common_features, runtime, *decoding)),
-        Phase(name="fallback", terms=(*common_features, runtime, *_sampling(model, size, seconds))),
+        Phase(
+            name="fallback",
+            terms=(*common_features, runtime, *_sampling(model, size, seconds)),
+            is_rare=True,
+        ),
     ]
     if finding:
         phases.insert(0, Phase(name="find_speech", terms=(*common, *finding)))
