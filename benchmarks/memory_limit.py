@@ -33,10 +33,12 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +91,11 @@ def ways(spec: ModelSpec) -> list[LoadOptions]:
 def draw(spec: ModelSpec, options: LoadOptions, chance: random.Random) -> RequestSize:
     """A random request that the model can take."""
     if spec.task == "chat":
-        room = (options.context_tokens or 512) - 64
-        return RequestSize(prompt_tokens=chance.randrange(8, min(room, 700)))
+        # caches and buffers are made for the whole context, however long the prompt is
+        return RequestSize(prompt_tokens=chance.randrange(8, 100))
     if spec.task == "speech":
         return RequestSize(
-            audio_seconds=round(chance.uniform(1, 60), 1),
+            audio_seconds=round(chance.uniform(1, 45), 1),
             beams=chance.randrange(1, 6),
             words=chance.random() < 0.3,
         )
@@ -209,8 +211,10 @@ def probe(
     return offset, control.get("failure")
 
 
-def run(request: dict[str, Any], offset_bytes: int) -> Run:
-    """One random request inside its upper bound."""
+def run(request: dict[str, Any], offset_bytes: int, until: float) -> Run | None:
+    """One random request inside its upper bound; None after ``until`` (`time.monotonic`)."""
+    if time.monotonic() > until:
+        return None
     answer = ask({**request, "offset_bytes": offset_bytes})
     return Run(
         model=request["spec"]["id"],
@@ -271,12 +275,24 @@ def all_refusals(rows: Sequence[Row]) -> dict[str, list[Refusals]]:
     return answer
 
 
+def line_of(model: str, runs: Sequence[Run], probes: Sequence[tuple[int, str | None]]) -> str:
+    """What is printed of a model's runs (at least one)."""
+    ran = sum(failed is None for _, failed in probes)
+    failed = sum(run.failure is not None for run in runs)
+    over = sum(run.peak_bytes > run.upper_bytes for run in runs)
+    bounds = [run.upper_bytes / run.peak_bytes for run in runs if run.peak_bytes]
+    bound = f"{statistics.median(bounds):.2f}x" if bounds else "-"
+    text = f"{model:<28}{len(runs):>4} runs{failed:>4} failed{over:>4} over the bound {bound}"
+    return f"{text}   controls that ran: {ran} of {len(probes)}"
+
+
 def main() -> None:
     """Run, count, and exit with 1 if a planned run failed or a control ran."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one model")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of each model at most")
     parser.add_argument("--json", type=Path, help="write all runs there too")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -293,9 +309,10 @@ def main() -> None:
         chance = random.Random(f"{asked.seed}/{spec.id}")
         choices = ways(spec)
         with ThreadPoolExecutor(_AT_ONCE) as workers:
-            probes = list(workers.map(lambda way: probe(spec, path, facts, way), choices))
+            probes = list(workers.map(partial(probe, spec, path, facts), choices))
             for way, (_, failed) in zip(choices, probes, strict=True):
                 controls[f"{spec.id} {changed(asdict(way), LoadOptions())}"] = failed
+            until = time.monotonic() + 60 * asked.minutes
             share = asked.runs // len(names) + (number < asked.runs % len(names))
             drawn = [chance.randrange(len(choices)) for _ in range(share)]
             sizes = [draw(spec, choices[index], chance) for index in drawn]
@@ -305,21 +322,18 @@ def main() -> None:
             ]
             offsets = [probes[index][0] for index in drawn]
             done: list[Run] = []
-            for found in workers.map(run, requests, offsets):
+            for found in workers.map(partial(run, until=until), requests, offsets):
+                if found is None:
+                    continue
                 done.append(found)
-                if found.failure:
-                    print(f"    {found.options} {found.size}: {found.failure}", flush=True)
+                if found.failure or found.peak_bytes > found.upper_bytes:
+                    print(f"    {asdict(found)}", flush=True)
                 if len(done) % 10 == 0:
                     print(f"{spec.id:<28}{len(done):>4} of {share}", flush=True)
+        if not done:
+            sys.exit(f"No run of {spec.id} was begun in time.")
         runs += done
-        over = sum(found.peak_bytes > found.upper_bytes for found in done)
-        bound = statistics.median(found.upper_bytes / max(1, found.peak_bytes) for found in done)
-        print(
-            f"{spec.id:<28}{len(done):>4} runs{sum(bool(r.failure) for r in done):>4} failed"
-            f"{over:>4} over the bound   bound {bound:.2f}x   controls failed: "
-            f"{sum(failed is not None for _, failed in probes)} of {len(probes)}",
-            flush=True,
-        )
+        print(line_of(spec.id, done, probes), flush=True)
     rows = read_rows()
     summary = {
         "runs": len(runs),
