@@ -102,3 +102,11 @@ def test_an_error_in_a_compute_thread_is_raised_to_the_caller():
     with pytest.raises(ValueError, match="broken"):
         thread.run(lambda: int("broken"))
     assert thread.run(lambda: 1) == 1
+
+
+def test_asking_whether_anybody_reads_hands_nothing_over():
+    def work(emit):
+        assert not emit(None)
+        emit("item")
+
+    assert list(iterate(work)) == ["item"]

@@ -86,7 +86,7 @@ class DiffusersModel:
         runs out, WorkbenchError when the pictures are not numbers.
         """
 
-        def work(emit: Emit[ImageStep | DrawnImages | None]) -> None:
+        def work(emit: Emit[ImageStep | DrawnImages]) -> None:
             def stopped() -> bool:
                 # a reader who left is known only to `emit`
                 return emit(None) or should_stop()
@@ -94,16 +94,14 @@ class DiffusersModel:
             emit(self._draw_alone(options, emit, stopped))
 
         with closing(iterate(work, on=torch_thread, should_stop=should_stop)) as events:
-            for event in events:
-                if event is not None:
-                    yield event
+            yield from events
 
     # -- inside ------------------------------------------------------------------------------
 
     def _draw_alone(
         self,
         options: ImageOptions,
-        report: Emit[ImageStep | DrawnImages | None],
+        report: Emit[ImageStep | DrawnImages],
         stopped: StopCheck,
     ) -> DrawnImages:
         while not self._lock.acquire(timeout=_POLL_SECONDS):
@@ -118,7 +116,7 @@ class DiffusersModel:
     def _draw_locked(
         self,
         options: ImageOptions,
-        report: Emit[ImageStep | DrawnImages | None],
+        report: Emit[ImageStep | DrawnImages],
         stopped: StopCheck,
     ) -> DrawnImages:
         import torch

@@ -14,8 +14,9 @@ from workbench.engines.base import StopCheck
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Hands one item to the reader; True means that nobody reads any more.
-Emit = Callable[[Item], bool]
+#: Hands one item to the reader; True means that nobody reads any more. None hands nothing over,
+#: wakes nobody and only asks.
+Emit = Callable[[Item | None], bool]
 
 _POLL_SECONDS = 0.05
 
@@ -97,8 +98,9 @@ def iterate(
     items: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
     left = threading.Event()
 
-    def emit(item: Item) -> bool:
-        items.put(item)
+    def emit(item: Item | None) -> bool:
+        if item is not None:
+            items.put(item)
         return left.is_set()
 
     def run() -> None:
