@@ -17,7 +17,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +93,7 @@ class DiffusersModel:
 
             emit(self._draw_alone(options, emit, stopped))
 
+        events: Generator[ImageStep | DrawnImages, None, None]
         with closing(iterate(work, on=torch_thread, should_stop=should_stop)) as events:
             yield from events
 
