@@ -17,7 +17,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -86,23 +86,24 @@ class DiffusersModel:
         runs out, WorkbenchError when the pictures are not numbers.
         """
 
-        def work(emit: Emit[ImageStep | DrawnImages]) -> None:
+        def work(emit: Emit[ImageStep | DrawnImages | None]) -> None:
             def stopped() -> bool:
                 # a reader who left is known only to `emit`
                 return emit(None) or should_stop()
 
             emit(self._draw_alone(options, emit, stopped))
 
-        events: Generator[ImageStep | DrawnImages, None, None]
         with closing(iterate(work, on=torch_thread, should_stop=should_stop)) as events:
-            yield from events
+            for event in events:
+                if event is not None:
+                    yield event
 
     # -- inside ------------------------------------------------------------------------------
 
     def _draw_alone(
         self,
         options: ImageOptions,
-        report: Emit[ImageStep | DrawnImages],
+        report: Emit[ImageStep | DrawnImages | None],
         stopped: StopCheck,
     ) -> DrawnImages:
         while not self._lock.acquire(timeout=_POLL_SECONDS):
@@ -117,7 +118,7 @@ class DiffusersModel:
     def _draw_locked(
         self,
         options: ImageOptions,
-        report: Emit[ImageStep | DrawnImages],
+        report: Emit[ImageStep | DrawnImages | None],
         stopped: StopCheck,
     ) -> DrawnImages:
         import torch

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 #: Hands one item to the reader; True means that nobody reads any more. None hands nothing over,
 #: wakes nobody and only asks.
-Emit = Callable[[Item | None], bool]
+Emit = Callable[[Item], bool]
 
 _POLL_SECONDS = 0.05
 
@@ -98,7 +98,7 @@ def iterate(
     items: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
     left = threading.Event()
 
-    def emit(item: Item | None) -> bool:
+    def emit(item: Item) -> bool:
         if item is not None:
             items.put(item)
         return left.is_set()
