@@ -10,7 +10,10 @@ from workbench.units import format_bytes
 if TYPE_CHECKING:
     from workbench.memory.plan import MemoryPlan
 
-_COLOURS = ("#64748b", "#2563eb", "#0d9488", "#9333ea", "#db2777", "#ea580c", "#65a30d", "#ca8a04")
+_COLOURS = (
+    *("#64748b", "#2563eb", "#0d9488", "#9333ea", "#db2777", "#ea580c", "#65a30d", "#ca8a04"),
+    *("#7dd3fc", "#5eead4", "#d8b4fe", "#f9a8d4", "#fdba74", "#bef264", "#fde047", "#a8a29e"),
+)
 _BAR = "display:flex;height:16px;position:relative;background:rgba(128,128,128,.15)"
 _SMALL = "font-size:12px;margin:2px 0"
 
@@ -18,11 +21,11 @@ _SMALL = "font-size:12px;margin:2px 0"
 def plan_html(plan: MemoryPlan) -> str:
     """The plan as HTML without script or style sheet; every text is escaped."""
     scale = 100 / max(1, plan.upper_bytes, min(plan.available_bytes, 2 * plan.upper_bytes))
-    terms = [term for term in plan.terms if term.size_bytes]
-    colours = {term.name: _COLOURS[i % len(_COLOURS)] for i, term in enumerate(terms)}
+    terms = _by_name(plan)
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(terms)}
     parts = "".join(
-        _part(term.size_bytes * scale, colours[term.name], f"{term.name}: {term.provenance}")
-        for term in terms
+        _part(size * scale, colours[name], f"{name}: {provenance}")
+        for name, (size, provenance) in terms.items()
     )
     spread = _part(
         (plan.upper_bytes - plan.peak_bytes) * scale,
@@ -31,9 +34,9 @@ def plan_html(plan: MemoryPlan) -> str:
     )
     legend = "".join(
         f'<span style="margin-right:14px;white-space:nowrap"><i style="display:inline-block;'
-        f'width:9px;height:9px;border-radius:2px;background:{colours[term.name]}"></i> '
-        f"{escape(term.name)} {format_bytes(term.size_bytes)}</span>"
-        for term in terms
+        f'width:9px;height:9px;border-radius:2px;background:{colours[name]}"></i> '
+        f"{escape(name)} {format_bytes(size)}</span>"
+        for name, (size, _) in terms.items()
     )
     verdict = "fits" if plan.fits else "does not fit"
     colour = "#16a34a" if plan.fits else "#dc2626"
@@ -51,10 +54,22 @@ def plan_html(plan: MemoryPlan) -> str:
     )
 
 
+def _by_name(plan: MemoryPlan) -> dict[str, tuple[int, str]]:
+    """Bytes and provenance of the terms, those of one name together."""
+    found: dict[str, tuple[int, str]] = {}
+    for term in plan.terms:
+        if term.size_bytes:
+            size, provenance = found.get(term.name, (0, ""))
+            said = f"{provenance}; {term.provenance}" if provenance else term.provenance
+            found[term.name] = (size + term.size_bytes, said)
+    return found
+
+
 def _phases(plan: MemoryPlan, scale: float) -> str:
     """One thin bar a phase: which one makes the peak."""
     rows = [
-        f'<tr><td style="padding:0 8px 0 0">{escape(name)}</td>'
+        f'<tr style="font-weight:{"bold" if name == plan.binding_phase else "normal"}">'
+        f'<td style="padding:0 8px 0 0">{escape(name)}</td>'
         f'<td style="width:60%"><div style="height:6px;border-radius:3px;background:#94a3b8;'
         f'width:{min(100.0, size * scale):.1f}%"></div></td>'
         f'<td style="text-align:right">{format_bytes(size)}</td></tr>'
