@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import workbench
 from apps.texts import text
 from workbench.errors import ChecksumMismatch
 from workbench.models.spec import ModelSpec
 from workbench.units import format_bytes
+
+if TYPE_CHECKING:
+    from workbench.engines.slots import LoadedModel
 
 
 def models_table(language: str) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def size_of(spec: ModelSpec) -> str:
 
 def loaded_table(language: str) -> dict[str, Any]:
     """What is loaded now, who uses it, and how big it was planned and measured."""
-    names = ("id", "engine", "users", "planned", "measured", "idle")
+    names = ("id", "engine", "users", "planned", "measured", "idle", "until", "reason")
     rows = [
         [
             row.id,
@@ -65,10 +68,21 @@ def loaded_table(language: str) -> dict[str, Any]:
             format_bytes(row.planned_bytes),
             format_bytes(row.measured_bytes),
             round(row.idle_seconds),
+            until(row, language),
+            row.reason,
         ]
         for row in workbench.pool.loaded()
     ]
     return {"headers": [text(f"models.{name}", language) for name in names], "data": rows}
+
+
+def until(row: LoadedModel, language: str) -> str:
+    """How long the model stays: pinned, in use, or the seconds until it is freed."""
+    if row.is_pinned:
+        return text("models.pinned", language)
+    if row.users or row.expires_seconds is None:
+        return "–"
+    return f"{row.expires_seconds:.0f} s"
 
 
 def log_table(language: str) -> dict[str, Any]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 from apps.texts import text
 from workbench.units import format_bytes
+
+if TYPE_CHECKING:
+    from workbench.engines.slots import LoadedModel
+    from workbench.memory.devices import Device
 
 MODEL_COLOURS = ("#2563eb", "#0d9488", "#9333ea", "#db2777", "#ea580c", "#65a30d")
 
@@ -38,22 +43,42 @@ def eta_seconds(done: float, total: float, seconds: float) -> float | None:
 
 
 def memory_bar(language: str) -> str:
-    """How much memory there is, who uses it, and which models are loaded. Costs about 1 ms."""
+    """A bar a device: how much memory there is, who uses it, which models are loaded. Costs
+    about 1 ms."""
     import workbench
-    from workbench.memory.devices import cpu_device, process_bytes
+    from workbench.memory.devices import accelerators, cpu_device, process_bytes
 
-    device = cpu_device()
-    models = workbench.pool.loaded()
+    rows = workbench.pool.loaded()
+    colours = {
+        row.id: MODEL_COLOURS[number % len(MODEL_COLOURS)] for number, row in enumerate(rows)
+    }
+    cpu = cpu_device()
+    bars = [_bar(cpu, process_bytes(), text("memory.title", language), rows, colours, language)]
+    bars += [
+        _bar(device, device.process_bytes, f"{device.name} {device.title}", rows, colours, language)
+        for device in accelerators()
+    ]
+    return "".join(bars)
+
+
+def _bar(
+    device: Device,
+    process_bytes: int,
+    title: str,
+    rows: list[LoadedModel],
+    colours: dict[str, str],
+    language: str,
+) -> str:
+    names = (device.name, device.name.removesuffix(":0"))
+    models = [row for row in rows if row.device in names]
     used = device.total_bytes - device.free_bytes
-    own = max(0, process_bytes() - sum(row.measured_bytes for row in models))
-    others = max(0, used - own - sum(row.measured_bytes for row in models))
+    held = sum(row.measured_bytes for row in models)
+    own = max(0, process_bytes - held)
     parts = [
-        Part(text("memory.others", language), others, "#a1a1aa"),
+        Part(text("memory.others", language), max(0, used - own - held), "#a1a1aa"),
         Part(text("memory.workbench", language), own, "#64748b"),
     ]
-    for number, row in enumerate(models):
-        colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
-        parts.append(Part(row.id, row.measured_bytes, colour))
+    parts += [Part(row.id, row.measured_bytes, colours[row.id]) for row in models]
     summary = text(
         "memory.used",
         language,
@@ -75,7 +100,7 @@ def memory_bar(language: str) -> str:
         legend += f"<span>{escape(text('memory.none', language))}</span>"
     return (
         f'<div class="wb-memory"><div class="wb-memory-title">'
-        f"<b>{escape(text('memory.title', language))}</b> {escape(summary)}</div>"
+        f"<b>{escape(title)}</b> {escape(summary)}</div>"
         f'<div class="wb-memory-bar" role="img" aria-label="{escape(summary)}">{bar}</div>'
         f'<div class="wb-memory-legend">{legend}</div></div>'
     )

@@ -279,6 +279,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "models.planned": ("Planned", "Dự tính"),
     "models.measured": ("Measured", "Đo được"),
     "models.idle": ("Idle (s)", "Rảnh (giây)"),
+    "models.until": ("Stays for", "Còn giữ"),
+    "models.pinned": ("pinned", "được ghim"),
     "models.unload": ("Free idle models", "Giải phóng mô hình rảnh"),
     "models.freed": ("Freed: {models}", "Đã giải phóng: {models}"),
     "models.freed_none": ("No idle model is loaded.", "Không có mô hình rảnh nào."),

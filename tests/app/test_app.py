@@ -414,6 +414,20 @@ def test_no_runs_yet_says_how_to_make_one(stub_models: dict[str, str]) -> None:
 # -- the memory bar and the whole page -------------------------------------------------------------
 
 
+def test_each_device_has_its_bar(
+    own_pool: ModelPool, monkeypatch: pytest.MonkeyPatch, stub_models: dict[str, str]
+) -> None:
+    from apps.render import memory_bar
+    from workbench.memory import devices
+
+    card = devices.Device("cuda:0", 8 * 2**30, 6 * 2**30, title="<Card>", process_bytes=2**30)
+    monkeypatch.setattr(devices, "accelerators", lambda: [card])
+    page = memory_bar("en")
+    assert page.count('role="img"') == 2
+    assert "cuda:0 &lt;Card&gt;" in page
+    assert "2.00 GiB of 8.00 GiB used" in page
+
+
 def test_the_memory_bar_names_every_loaded_model(
     write_model: Callable[..., str], own_pool: ModelPool, stub_models: dict[str, str]
 ) -> None:

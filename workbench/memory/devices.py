@@ -67,7 +67,12 @@ class Budget:
 
 def devices() -> list[Device]:
     """All devices of this machine, the CPU first."""
-    return [_cpu_with_others(), *_cuda_devices(), *_mps_devices()]
+    return [_cpu_with_others(), *accelerators()]
+
+
+def accelerators() -> list[Device]:
+    """The devices that are not the CPU; none on most machines."""
+    return [*_cuda_devices(), *_mps_devices()]
 
 
 def device(name: str) -> Device:
