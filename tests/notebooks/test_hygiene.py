@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -25,7 +26,8 @@ def _code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _source(cell: dict[str, Any]) -> str:
-    return "".join(cell["source"])
+    """The cell as Python: magics as IPython runs them."""
+    return TransformerManager().transform_cell("".join(cell["source"]))
 
 
 def test_there_are_notebooks():
