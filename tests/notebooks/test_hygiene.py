@@ -27,7 +27,8 @@ def _code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _source(cell: dict[str, Any]) -> str:
     """The cell as Python: magics as IPython runs them."""
-    return TransformerManager().transform_cell("".join(cell["source"]))
+    text = "".join(cell["source"])
+    return TransformerManager().transform_cell(text) if cell["cell_type"] == "code" else text
 
 
 def test_there_are_notebooks():
