@@ -308,10 +308,10 @@ def plan(
     if found.fits and measure:
         from workbench.planning import measure as measure_plan
 
-        ran, measured = measure_plan(found)
-        compared = comparison(ran, measured)
-        shown["measured"] = measured.model_dump(mode="json")
-        shown["predicted_bytes"] = ran.peak_bytes
+        # what ran: the prompt as it was tokenized, and a process with nothing in it
+        found, measured = measure_plan(found)
+        compared = comparison(found, measured)
+        shown = {**found.to_dict(), "measured": measured.model_dump(mode="json")}
     if as_json:
         print_json(shown)
     else:

@@ -13,6 +13,7 @@
     │   ├── QueryTimeout
     │   └── SettingsError
     ├── DoesNotFit                  exit code 3   not enough memory; carries the plan
+    │   └── WaitedTooLong           the memory that is needed stayed in use
     ├── Unavailable                 exit code 4   a model, engine or program is missing
     │   ├── EngineMissing
     │   ├── ModelMissing
@@ -93,6 +94,10 @@ class DoesNotFit(WorkbenchError):
     def __init__(self, message: str, remedy: str = "", plan: MemoryPlan | None = None) -> None:
         super().__init__(message, remedy)
         self.plan = plan
+
+
+class WaitedTooLong(DoesNotFit):
+    """The memory that a request waits for stayed in use."""
 
 
 class Unavailable(WorkbenchError):

@@ -87,5 +87,5 @@ def test_a_closed_model_gives_its_memory_back(
         assert loaded - before > 0.9 * weights
     # kernels that oneDNN made for its shapes stay: 3 to 21 MiB were measured here
     assert after - before < 0.15 * weights
-    # and that once: a second load of the same adds nothing to it
-    assert again - after < 0.04 * weights
+    # and a second load of the same leaves no more: a leak would leave the weights once more
+    assert again - before < 0.25 * weights

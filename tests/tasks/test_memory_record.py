@@ -109,6 +109,7 @@ def a_plan() -> MemoryPlan:
         terms=(*estimate.resident, *estimate.binding_phase.terms),
         options=LoadOptions(compute_type="int8"),
         size=RequestSize(audio_seconds=3.0),
+        upper_bytes=estimate.upper_bytes + 50 * MIB,  # that of a phase which is rarely met
         estimate=estimate,
     )
 
@@ -125,6 +126,7 @@ def test_a_cold_run_is_judged_by_what_the_model_added():
     found = compare(lease, a_meter(), started=1.0, alone=True)
     assert found is not None and found.is_clean
     assert found.predicted_bytes == 300 * MIB
+    assert found.upper_bytes == 350 * MIB
     assert found.measured_bytes == 310 * MIB
     assert found.terms == {"weights": 200 * MIB, "activations": 100 * MIB}
     row = observation(found, a_plan(), {"engine": "1"})
@@ -138,6 +140,7 @@ def test_a_warm_run_is_judged_by_its_growth():
     found = compare(lease, a_meter(), started=1.0, alone=True)
     assert found is not None and not found.is_clean
     assert found.predicted_bytes == 100 * MIB
+    assert found.upper_bytes == 150 * MIB
     assert found.measured_bytes == 450 * MIB
     assert found.error_ratio == pytest.approx(100 / 450 - 1)
 

@@ -27,8 +27,8 @@ from workbench.engines.expiry import Expiry
 from workbench.engines.mover import Mover
 from workbench.engines.planner import FilePlanner, Planner
 from workbench.engines.slots import Journal, Lease, LoadedModel, Request, Slot, describe
-from workbench.engines.turns import Turns, WaitedTooLong
-from workbench.errors import DoesNotFit, Unavailable
+from workbench.engines.turns import Turns
+from workbench.errors import DoesNotFit, Unavailable, WaitedTooLong
 from workbench.memory import devices
 from workbench.memory.devices import Device, process_bytes
 from workbench.memory.plan import MemoryPlan

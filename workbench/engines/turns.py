@@ -17,17 +17,13 @@ from collections.abc import Callable, Iterable
 
 from workbench.engines.base import never_stop
 from workbench.engines.slots import Key, Request, Slot
-from workbench.errors import Cancelled, DoesNotFit
+from workbench.errors import Cancelled, DoesNotFit, WaitedTooLong
 from workbench.settings import get_settings
 
 #: Between two requests of one client there is some Python: shorter pauses say nothing.
 _PAUSE_SECONDS = 0.05
 #: ``should_stop`` can only be asked; a request without one sleeps until something changes.
 _STOP_CHECK_SECONDS = 0.05
-
-
-class WaitedTooLong(DoesNotFit):
-    """The memory that a request waits for stayed in use."""
 
 
 class Turns:
