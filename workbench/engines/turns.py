@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from workbench.engines.base import never_stop
 from workbench.engines.slots import Key, Request, Slot
-from workbench.errors import Cancelled, DoesNotFit, WaitedTooLong
+from workbench.errors import Cancelled, WaitedTooLong
 from workbench.settings import get_settings
 
 #: Between two requests of one client there is some Python: shorter pauses say nothing.
