@@ -68,11 +68,11 @@ def _by_name(plan: MemoryPlan) -> dict[str, tuple[int, str]]:
 def _phases(plan: MemoryPlan, scale: float) -> str:
     """One thin bar a phase: which one makes the peak."""
     rows = [
-        f'<tr style="font-weight:{"bold" if name == plan.binding_phase else "normal"}">'
-        f'<td style="padding:0 8px 0 0">{escape(name)}</td>'
-        f'<td style="width:60%"><div style="height:6px;border-radius:3px;background:#94a3b8;'
-        f'width:{min(100.0, size * scale):.1f}%"></div></td>'
-        f'<td style="text-align:right">{format_bytes(size)}</td></tr>'
+        f'<tr style="border:0;font-weight:{"bold" if name == plan.binding_phase else "normal"}">'
+        f'<td style="border:0;padding:0 8px 0 0">{escape(name)}</td>'
+        f'<td style="border:0;width:60%"><div style="height:6px;border-radius:3px;'
+        f'background:#94a3b8;width:{min(100.0, size * scale):.1f}%"></div></td>'
+        f'<td style="border:0;text-align:right">{format_bytes(size)}</td></tr>'
         for name, size in plan.phases.items()
     ]
     return f'<table style="{_SMALL};width:100%;border:0">{"".join(rows)}</table>'
