@@ -54,6 +54,9 @@ class Bench:
         monkeypatch.setattr(mover, "give_back", lambda: None)  # nothing real is held here
         self.lock = threading.Lock()
         self.pool = ModelPool(clock or (lambda: self.now), self.device, self, self.used_bytes)
+        if clock is None:
+            # a thread that wakes by the real clock would free models beside the test
+            monkeypatch.setattr(self.pool._expiry, "watch", lambda seconds: None)
 
     def spec(self, name: str, mib: int, growth: int = 0, cheaper: int | None = None) -> ModelSpec:
         """A model of ``mib`` (and ``growth`` in a request); as int8 it takes ``cheaper``."""
