@@ -177,7 +177,7 @@ GOOD = {
 }
 
 
-def read_or_refuse(path: Path) -> None:
+def assert_read_or_refused(path: Path) -> None:
     """A file is read, or refused in the project's own words; its claims take no memory."""
     tracemalloc.start()
     try:
@@ -212,7 +212,7 @@ def test_a_damaged_header_never_crashes(tmp_path: Path, data: st.DataObject):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / f"x{suffix}"
     path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    read_or_refuse(path)
+    assert_read_or_refused(path)
 
 
 @settings(
@@ -224,7 +224,7 @@ def test_random_bytes_never_crash(tmp_path: Path, suffix: str, body: bytes):
     path = tmp_path / f"x{suffix}"
     for data in (body, start + body):
         path.write_bytes(data)
-        read_or_refuse(path)
+        assert_read_or_refused(path)
 
 
 JSON = st.recursive(
@@ -242,7 +242,7 @@ def test_any_json_is_read_or_refused(tmp_path: Path, tensors: dict[str, object])
     header = json.dumps(tensors).encode()
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header)
-    read_or_refuse(path)
+    assert_read_or_refused(path)
 
 
 @pytest.mark.models

@@ -89,6 +89,11 @@ def read_facts(spec: ModelSpec, path: Path) -> ModelFacts:
                 name="model", architecture=architecture_of(config), config=config, weights=header
             ),
         )
+    return facts_of(spec, components)
+
+
+def facts_of(spec: ModelSpec, components: tuple[Component, ...]) -> ModelFacts:
+    """The facts of ``spec``, whose parts were read from files here or on a hub."""
     return ModelFacts(
         model=spec.id,
         task=spec.task,

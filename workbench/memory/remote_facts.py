@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from workbench.errors import SourceUnreachable, UserInputError
-from workbench.memory.facts import Component, ModelFacts, architecture_of
+from workbench.memory.facts import Component, ModelFacts, architecture_of, facts_of
 from workbench.memory.headers import WeightsHeader, joined
 from workbench.memory.headers.remote import RemoteFiles, opened
 from workbench.models.spec import HubSource, ModelSpec
@@ -32,15 +32,7 @@ def read_remote_facts(spec: ModelSpec) -> ModelFacts:
             components = _pipeline(files, names)
         else:
             components = (_model(files, names, source),)
-    return ModelFacts(
-        model=spec.id,
-        task=spec.task,
-        engine=spec.engine,
-        components=components,
-        dtype=spec.dtype,
-        context_tokens=spec.context_tokens,
-        options=dict(spec.options),
-    )
+    return facts_of(spec, components)
 
 
 def _wanted(files: RemoteFiles, spec: ModelSpec, source: HubSource) -> list[str]:
